@@ -1,0 +1,1 @@
+"""Singer tap for analytics vendors that offer exports."""

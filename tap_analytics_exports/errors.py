@@ -1,0 +1,69 @@
+"""What can go wrong, in words that a user can act on.
+
+No message here or anywhere else holds a secret or a signed URL.
+"""
+
+from __future__ import annotations
+
+
+class TapError(Exception):
+    """Anything that the tap can explain; its text is shown to the user as it is."""
+
+
+class SettingsError(TapError):
+    """Settings that can't be used; `problems` are lines of `path: what is wrong`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = problems
+
+
+class CredentialsRefused(TapError):
+    """A provider, or its file server, does not accept what the settings give it, or is not to be trusted."""
+
+
+class Interrupted(TapError):
+    """The run was asked to stop."""
+
+
+class Unreachable(TapError):
+    """No usable answer; nothing was triggered by asking, so asking later is safe, `after` seconds if any."""
+
+    def __init__(self, why: str, after: float | None = None) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class Busy(TapError):
+    """The provider has no room for another job now; `after` is the wait in seconds that it asks for."""
+
+    def __init__(self, why: str, after: float | None = None) -> None:
+        super().__init__(why)
+        self.after = after
+
+
+class JobGone(TapError):
+    """The provider no longer knows a job, or its file."""
+
+
+class NoData(TapError):
+    """The provider says that the window has no rows, in place of a file."""
+
+
+class ExportFailed(TapError):
+    """A job that ended without its rows.
+
+    Args:
+        why: What happened, and what to do.
+        retry: A new job for the same window may succeed at once.
+        split: The window was too large for the provider; its halves may succeed.
+    """
+
+    def __init__(self, why: str, *, retry: bool = False, split: bool = False) -> None:
+        super().__init__(why)
+        self.retry = retry
+        self.split = split
+
+
+class Ambiguous(ExportFailed):
+    """A trigger was sent, and nothing tells whether the provider acted on it: it is not sent again."""

@@ -1,0 +1,151 @@
+"""What a provider must answer. A vendor's own file holds what is true of that vendor, and nothing else."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Generic, TypeVar
+
+from tap_analytics_exports.download import RemoteFile
+from tap_analytics_exports.parse import Dialect
+from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings
+from tap_analytics_exports.windows import Window
+
+Handle = dict[str, Any]
+"""The little JSON that lets a later process find a job again; never a signed URL, never a token."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a job is asked for.
+
+    Attributes:
+        export: The export, with its overrides filled in.
+        window: The span to export; None for a snapshot.
+        columns: The columns that are wanted, in the provider's words; None: all.
+        fingerprint: Of provider, account, export, columns, filters and window, as 32 hexadecimal digits.
+    """
+
+    export: Any  # the provider's own type of export
+    window: Window | None
+    columns: tuple[str, ...] | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The job goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The job's files can be fetched."""
+
+
+@dataclass(frozen=True, slots=True)
+class Empty:
+    """The job is done, and the window has no rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The job is done, without rows; see `errors.ExportFailed` for `retry` and `split`."""
+
+    why: str
+    retry: bool = False
+    split: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """The provider calls the job's state by a word that it does not document."""
+
+    word: str
+
+
+Look = Running | Ready | Empty | Failed | Unknown
+
+S = TypeVar("S", bound=ProviderSettings)
+E = TypeVar("E", bound=Export)
+
+
+class Provider(ABC, Generic[S, E]):
+    """A vendor, with the user's credentials for it. Its verbs are called from several threads.
+
+    Each verb may raise `CredentialsRefused`, and `Unreachable` where asking again later may help; what else
+    it raises is said there.
+
+    Attributes:
+        name: As it is called in settings, messages and records.
+        settings_type: Of its block.
+    """
+
+    name: ClassVar[str]
+    settings_type: ClassVar[type[ProviderSettings]]
+
+    def __init__(self, settings: S) -> None:
+        self.settings = settings
+
+    @abstractmethod
+    def check(self) -> None:
+        """Try the credentials, by the cheapest call, triggering nothing."""
+
+    @abstractmethod
+    def submit(self, request: Request) -> Handle:
+        """Trigger a job.
+
+        Raises:
+            Busy: No room for it now.
+            Ambiguous: It may or may not have been triggered.
+            ExportFailed: The vendor does not accept the request.
+        """
+
+    @abstractmethod
+    def look(self, request: Request, handle: Handle) -> Look:
+        """See how a job is.
+
+        Raises:
+            JobGone: The vendor does not know it any more.
+        """
+
+    @abstractmethod
+    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+        """What a ready job made, in its order.
+
+        Raises:
+            JobGone: The vendor does not know it any more.
+        """
+
+    @abstractmethod
+    def identity(self, export: E) -> Mapping[str, Any]:
+        """What makes a request this one and no other, apart from columns and window; no secrets."""
+
+    def cancel(self, request: Request, handle: Handle) -> None:  # noqa: B027 - most vendors can't
+        """Stop a job that nobody waits for any more, where the vendor can."""
+
+    def done(self, request: Request, handle: Handle) -> None:  # noqa: B027 - most have nothing to clean up
+        """Called once a job's rows are out and the state that says so is written."""
+
+    def close(self) -> None:  # noqa: B027 - most have no session to end
+        """End the session with the vendor."""
+
+    def columns(self, export: E) -> Sequence[str]:  # noqa: ARG002
+        """The headers that the export will have, as far as can be known before it runs."""
+        return ()
+
+    def wanted(self, export: E, headers: Sequence[str] | None) -> tuple[str, ...] | None:  # noqa: ARG002
+        """The columns to ask the vendor for, given those that the catalog selects; None: all, or no choice."""
+        return None
+
+    def dictionary(self, export: E) -> Mapping[str, ColumnKind | Column]:  # noqa: ARG002
+        """The types of the columns that the vendor documents, by header."""
+        return {}
+
+    def constants(self, export: E) -> Mapping[str, str | int]:  # noqa: ARG002
+        """Columns of every record that the files lack."""
+        return {}
+
+    def dialect(self, export: E) -> Dialect:
+        """How the export's files are written."""
+        return Dialect("csv", encoding=export.encoding, delimiter=export.delimiter, sheet=export.sheet)
