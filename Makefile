@@ -1,0 +1,50 @@
+# Needs Python 3.11 or newer (with venv and pip) and make; the rest is fetched into .tools and .venv.
+# What is there and up to date is used again; `make clean` removes all of it.
+
+PYTHON ?= python3
+UV_VERSION := 0.13.9
+MELTANO_VERSION := 4.4.1
+
+# The Python at hand is used, never one from elsewhere; and an activated environment is not ours.
+export UV_PYTHON_DOWNLOADS := never
+unexport VIRTUAL_ENV
+
+UV := .tools/uv-$(UV_VERSION)
+MELTANO := .tools/meltano-$(MELTANO_VERSION)
+VENV := .venv/.synced
+
+.PHONY: help demo test lint clean
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+
+demo: $(VENV) $(MELTANO) ## The five services on this machine, loaded into a DuckDB file by `meltano run`
+	.venv/bin/python demo/demo.py
+
+test: $(VENV) $(MELTANO) ## All tests; ARGS="-k windows" for some
+	.venv/bin/pytest --numprocesses=auto $(ARGS)
+
+lint: $(VENV) ## Style and types
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+
+clean: ## Remove what the other targets made, the demo's data included
+	rm -rf .tools .venv .meltano .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+
+# uv lives outside of .venv, for it removes from there what uv.lock does not name.
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, for example: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .tools
+	.tools/bin/pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	@touch $@
+
+# Meltano can't share .venv either: it needs an older smart-open than the tap.
+$(MELTANO): $(UV)
+	.tools/bin/uv pip install --quiet --python .tools meltano==$(MELTANO_VERSION) uv==$(UV_VERSION)
+	@touch $@
+
+$(VENV): $(UV) pyproject.toml uv.lock
+	@test -x .venv/bin/python || $(PYTHON) -m venv --without-pip .venv
+	.tools/bin/uv sync --quiet --locked --all-extras
+	@touch $@
