@@ -1,0 +1,153 @@
+"""The tap as a process, and the five services as another, over real sockets."""
+
+import contextlib
+import copy
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+TAP = Path(sys.executable).with_name("tap-analytics-exports")
+SANDBOX = TAP.with_name("tap-analytics-exports-sandbox")
+
+
+@dataclass
+class Result:
+    """What a run of the tap left behind."""
+
+    exit_code: int
+    messages: list[dict[str, Any]]
+    stderr: str
+    stdout: str = field(repr=False)
+
+    def of(self, kind: str, stream: str | None = None) -> list[dict[str, Any]]:
+        return [m for m in self.messages if m["type"] == kind and (stream is None or m.get("stream") == stream)]
+
+    def records(self, stream: str) -> list[dict[str, Any]]:
+        return [message["record"] for message in self.of("RECORD", stream)]
+
+    @property
+    def runs(self) -> list[dict[str, Any]]:
+        return self.records("export_runs")
+
+    @property
+    def rejected(self) -> list[dict[str, Any]]:
+        return self.records("rejected_rows")
+
+    def schema(self, stream: str) -> dict[str, Any]:
+        """The properties of the stream's last SCHEMA message."""
+        return self.of("SCHEMA", stream)[-1]["schema"]["properties"]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        states = self.of("STATE")
+        return states[-1]["value"] if states else {}
+
+    def bookmark(self, stream: str) -> dict[str, Any]:
+        return self.state.get("bookmarks", {}).get(stream, {})
+
+
+@contextlib.contextmanager
+def start_tap(
+    config: dict[str, Any],
+    *args: str,
+    state: dict[str, Any] | None = None,
+    catalog: dict[str, Any] | None = None,
+    env: dict[str, str] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
+    """The tap, running; it is killed at the end if it still is."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = []
+        for name, content in (("config", config), ("state", state), ("catalog", catalog)):
+            if content is not None:
+                path = Path(folder, f"{name}.json")
+                path.write_text(json.dumps(content))
+                options += [f"--{name}", str(path)]
+        environment = {**os.environ, "TZ": "UTC", "XDG_STATE_HOME": folder, "PYTHONWARNINGS": "error", **(env or {})}
+        process = subprocess.Popen(
+            [TAP, *options, *args],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=environment,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def run_tap(config: dict[str, Any], *args: str, timeout: float = 60, **how: Any) -> Result:
+    """Run the tap to its end."""
+    with start_tap(config, *args, **how) as process:
+        stdout, stderr = process.communicate(timeout=timeout)
+        lines = stdout.splitlines() if not args else []
+        return Result(process.returncode, [json.loads(line) for line in lines], stderr, stdout)
+
+
+class Sandbox:
+    """The five services."""
+
+    def __init__(self, folder: Path, *args: str) -> None:
+        command = [SANDBOX, "--port", "0", "--dir", folder, "--job-seconds", "0.3", *args]
+        self.log = folder / "log"
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
+        assert self.process.stdout is not None
+        text = ""
+        for line in self.process.stdout:
+            text += line
+            if line == "}\n":
+                break
+        self._config: dict[str, Any] = json.loads(text)
+        about = json.loads((folder / "control.json").read_text())
+        self.control: str = about["control"]
+        self.ports: dict[str, int] = about["ports"]
+        self.folder = folder
+
+    def config(self, *providers: str, **top: Any) -> dict[str, Any]:
+        """A configuration for some providers, or for all; `top` overrides the top level."""
+        blocks = {"flex_insights", "intelepeer", "khoros_care", "gooee", "giosg"}
+        config = {k: v for k, v in self._config.items() if k not in blocks or not providers or k in providers}
+        return {**copy.deepcopy(config), **top}
+
+    def get(self, what: str, **query: Any) -> Any:
+        """Ask the control API."""
+        answer = requests.get(f"{self.control}/{what}", params=query, timeout=10)
+        answer.raise_for_status()
+        return answer.json()
+
+    def post(self, what: str, body: Any = None) -> Any:
+        """Tell the control API."""
+        answer = requests.post(f"{self.control}/{what}", json=body, timeout=10)
+        answer.raise_for_status()
+        return answer.json() if answer.content else None
+
+    def stop(self) -> None:
+        self.process.send_signal(signal.SIGTERM)
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture(scope="session")
+def session_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"))
+    yield sandbox
+    sandbox.stop()
+
+
+@pytest.fixture
+def sandbox(session_sandbox: Sandbox) -> Sandbox:
+    """The services as they are when they start: no faults, no jobs, nothing recorded."""
+    session_sandbox.post("reset")
+    return session_sandbox
