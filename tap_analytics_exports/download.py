@@ -92,7 +92,13 @@ def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> Local
                 size += file.write(chunk)
         if remote.size is not None and size != remote.size:
             raise Unreachable(f"{remote.name}: {size} bytes arrived where {remote.size} were announced")
-        if not (body.proof or remote.size is not None or _proved(part) or remote.rows is not None or allow_unverified):
+        if not (
+            body.proof
+            or remote.size is not None
+            or _proved(part)
+            or remote.rows is not None
+            or allow_unverified
+        ):
             raise ExportFailed(
                 f"{remote.name}: nothing proves that the file is whole (no length, chunk end, trailer or row "
                 "count); set allow_unverified_downloads to accept such files"

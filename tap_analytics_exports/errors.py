@@ -22,8 +22,8 @@ class CredentialsRefused(TapError):
     """A provider, or its file server, does not accept what the settings give it, or is not to be trusted."""
 
 
-class Interrupted(TapError):
-    """The run was asked to stop."""
+class Interrupted(BaseException):
+    """The run was asked to stop; no `except Exception` on its way is to take it for a failure."""
 
 
 class Unreachable(TapError):

@@ -1,6 +1,4 @@
-"""HTTP as the providers need it: whose credentials go where, what may be repeated, at which pace, and how a
-body is known to be whole.
-"""
+"""HTTP as the providers need it: credentials, repeats, pace, redirects, and bodies known to be whole."""
 
 from __future__ import annotations
 
@@ -39,8 +37,9 @@ PASSING = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others when asked again, unless a provider says that it means something else by one."""
 
 _CHUNK = 1 << 18
+_MAYBE = "whether a job was triggered is not known"
 _PATIENCE = 30.0
-"""The longest wait in seconds between two tries; who is asked to wait longer comes back with its next look."""
+"""The longest wait in seconds between two tries; who is asked to wait longer comes back later."""
 
 
 class Auth(Protocol):
@@ -85,7 +84,7 @@ class Http:
         provider: Its name, for messages.
         base_url: What relative URLs are relative to.
         auth: The credentials; None while they are being fetched.
-        per_minute: The provider's pace.
+        pace: The provider's.
         passing: The status codes after which a request that changes nothing is tried again.
     """
 
@@ -104,7 +103,7 @@ class Http:
         self._pace = pace or Pace(None)
         self._passing = passing
         self._session = requests.Session()
-        # An own no-op, because requests else takes credentials from ~/.netrc; proxies of the environment stay.
+        # A no-op, as requests else takes credentials from ~/.netrc; the environment's proxies stay.
         self._session.auth = lambda request: request
         # Cookies are credentials too: none is kept, each is sent by whoever needs it.
         self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
@@ -142,11 +141,11 @@ class Http:
             except Unreachable as error:
                 if isinstance(error, _NotSent):
                     raise
-                raise Ambiguous(f"{error}; whether a job was triggered is not known") from None
+                raise Ambiguous(f"{error}; {_MAYBE}") from None
             if response.status_code in (429, 503):
                 raise Busy(self.words(response), retry_after(response))
             if response.status_code >= 500:
-                raise Ambiguous(f"{self.words(response)}; whether a job was triggered is not known")
+                raise Ambiguous(f"{self.words(response)}; {_MAYBE}")
             return response
 
         return self._again(once, passing=frozenset())
@@ -195,7 +194,9 @@ class Http:
             return msgspec.json.decode(response.content)
         except msgspec.DecodeError:
             address = f"{response.request.method} {safe_url(response.url)}"
-            raise ExportFailed(f"{self.provider}: {address} answered {response.status_code}, but no JSON") from None
+            raise ExportFailed(
+                f"{self.provider}: {address} answered {response.status_code}, but no JSON"
+            ) from None
 
     def _again(
         self, send: Callable[[], requests.Response], *, passing: frozenset[int] | None = None
@@ -250,7 +251,11 @@ class Http:
         **how: Any,  # noqa: ANN401
     ) -> requests.Response:
         own = self._own(url)
-        sent = {"Accept-Encoding": "gzip", **(headers or {}), **(self._auth.headers() if self._auth and own else {})}
+        sent = {
+            "Accept-Encoding": "gzip",
+            **(headers or {}),
+            **(self._auth.headers() if self._auth and own else {}),
+        }
         request = self._session.prepare_request(requests.Request(method, url, headers=sent, **how))
         if "params" not in how:
             request.url = url  # byte for byte as the provider gave it, where requests would quote anew
@@ -284,10 +289,14 @@ class Http:
                 elif encoding == "identity":
                     yield from arriving
                 else:
-                    raise ExportFailed(f"{self.provider}: the file has the unknown Content-Encoding {encoding}")
+                    raise ExportFailed(
+                        f"{self.provider}: the file has the unknown Content-Encoding {encoding}"
+                    )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             words = type(error).__name__
-            raise Unreachable(f"{self.provider}: the download broke off ({words}): {safe_url(response.url)}") from None
+            raise Unreachable(
+                f"{self.provider}: the download broke off ({words}): {safe_url(response.url)}"
+            ) from None
 
 
 class _NotSent(Unreachable):
@@ -330,7 +339,9 @@ def _proof(response: requests.Response) -> str | None:
         return "chunk end"
     if "Content-Length" in response.headers:
         return "length"
-    return "gzip trailer" if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip") else None
+    return (
+        "gzip trailer" if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip") else None
+    )
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:

@@ -56,13 +56,14 @@ class Export(Struct, kw_only=True, forbid_unknown_fields=True):
         about("Columns", "Column (its header or its property name) to type, or to an object with `type`"),
     ] = {}
     primary_keys: Annotated[
-        list[str] | None, about("Primary keys", "Headers or property names; none: window start and row number")
+        list[str] | None,
+        about("Primary keys", "Headers or property names; none: window start and row number"),
     ] = None
     window: Annotated[timedelta | None, about("Window", "Overrides the top level's `window`")] = None
     lookback: Annotated[timedelta | None, about("Lookback", "Overrides the top level's `lookback`")] = None
-    start_date: Annotated[
-        datetime | None, about("Start date", "Overrides the top level's `start_date`")
-    ] = None
+    start_date: Annotated[datetime | None, about("Start date", "Overrides the top level's `start_date`")] = (
+        None
+    )
     timezone: Annotated[str | None, about("Time zone", "Overrides the top level's `timezone`")] = None
     export_timeout: Annotated[
         timedelta | None, about("Export timeout", "Overrides the top level's `export_timeout`")
@@ -91,7 +92,9 @@ class ProviderSettings(Struct, kw_only=True, forbid_unknown_fields=True):
 
     base_url: Annotated[str, about("Base URL", "Where the provider's API is")]
     max_concurrent_exports: Annotated[
-        int, about("Concurrent exports", "Jobs that may run at the provider at once, over all streams"), Meta(ge=1)
+        int,
+        about("Concurrent exports", "Jobs that may run at the provider at once, over all streams"),
+        Meta(ge=1),
     ] = 2
     requests_per_minute: Annotated[
         int | None, about("Requests per minute", "At most this many in any 60 seconds; none: no limit")
@@ -118,21 +121,19 @@ class Settings(Struct, kw_only=True):
         datetime | None,
         about("Start date", "Where a first run of an incremental export begins; without an offset it is UTC"),
     ] = None
-    end_date: Annotated[
-        datetime | None, about("End date", "Exclusive end of this run; none: now")
-    ] = None
-    window: Annotated[
-        timedelta, about("Window", "Length of a window, aligned to the day in `timezone`")
-    ] = DAY
+    end_date: Annotated[datetime | None, about("End date", "Exclusive end of this run; none: now")] = None
+    window: Annotated[timedelta, about("Window", "Length of a window, aligned to the day in `timezone`")] = (
+        DAY
+    )
     lookback: Annotated[
         timedelta, about("Lookback", "How far behind the bookmark each run reaches again for late rows")
     ] = timedelta(0)
-    timezone: Annotated[
-        str, about("Time zone", "IANA name of the zone whose midnight windows align to")
-    ] = "UTC"
-    poll_interval: Annotated[
-        timedelta, about("Poll interval", "First wait between two looks at a job")
-    ] = timedelta(seconds=5)
+    timezone: Annotated[str, about("Time zone", "IANA name of the zone whose midnight windows align to")] = (
+        "UTC"
+    )
+    poll_interval: Annotated[timedelta, about("Poll interval", "First wait between two looks at a job")] = (
+        timedelta(seconds=5)
+    )
     poll_interval_max: Annotated[
         timedelta, about("Longest poll interval", "Longest wait between two looks at a job")
     ] = timedelta(minutes=1)
@@ -148,7 +149,9 @@ class Settings(Struct, kw_only=True):
         ),
     ] = "divert"
     rejected_rows_limit: Annotated[
-        int, about("Limit of rejected rows", "More diverted rows than this in one window fail the export"), Meta(ge=0)
+        int,
+        about("Limit of rejected rows", "More diverted rows than this in one window fail the export"),
+        Meta(ge=0),
     ] = 1000
     on_new_column: Annotated[
         Literal["add", "ignore", "fail"],
@@ -162,11 +165,19 @@ class Settings(Struct, kw_only=True):
         str | None,
         about("Spool folder", "Where a download waits, private and removed after use; none: the system's"),
     ] = None
+    spool_limit: Annotated[
+        int,
+        about(
+            "Spool limit",
+            "Bytes of downloads that may wait for their turn, a provider; then no job is triggered",
+        ),
+        Meta(ge=1),
+    ] = 10 * 1024**3
     ledger: Annotated[
         str | None,
         about(
             "Ledger",
-            "Folder that remembers triggered jobs beyond the state; none: the user's state folder; empty: off",
+            "Folder that remembers triggered jobs beyond the state; none: the user's; empty: off",
         ),
     ] = None
     allow_unverified_downloads: Annotated[
@@ -192,7 +203,7 @@ def decode(config: Mapping[str, Any], blocks: Mapping[str, type[ProviderSettings
     problems: list[str] = []
     top = {key: value for key, value in config.items() if key in Settings.__struct_fields__}
     top.pop("providers", None)
-    settings = _struct(Settings, top, "", problems)
+    settings: Settings | None = _struct(Settings, top, "", problems)
     decoded = {
         name: _struct(block, config[name], name, problems)
         for name, block in blocks.items()
@@ -318,23 +329,26 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _export_checks(path: str, export: Export, settings: Settings) -> Iterator[tuple[str, str]]:
-    own_window = export.window is not None
     for name in ("window", "lookback", "start_date", "timezone", "export_timeout"):
         if getattr(export, name) is None:
             setattr(export, name, getattr(settings, name))
+        elif name in ("window", "timezone"):
+            check = _window_check if name == "window" else _zone_check
+            yield from check(f"{path}.{name}", getattr(export, name))
     export.start_date = _utc(export.start_date)
+    nothing = timedelta(0)
     if export.incremental and export.start_date is None:
         yield f"{path}.start_date", "is required, here or at the top level, for an incremental export"
-    if export.timezone != settings.timezone:
-        yield from _zone_check(f"{path}.timezone", export.timezone or "")
-    if own_window and export.window is not None:
-        yield from _window_check(f"{path}.window", export.window)
-    if export.incremental and export.whole_days and export.window is not None and export.window < DAY:
+    if export.incremental and export.whole_days and (export.window or DAY) < DAY:
         yield f"{path}.window", "must be whole days: this provider selects rows by the day"
-    if export.lookback is not None and export.lookback < timedelta(0):
+    if (export.lookback or nothing) < nothing:
         yield f"{path}.lookback", "must not be negative"
-    if export.export_timeout is not None and export.export_timeout <= timedelta(0):
+    if export.export_timeout is not None and export.export_timeout <= nothing:
         yield f"{path}.export_timeout", "must be longer than nothing"
+    yield from _file_checks(path, export)
+
+
+def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
     if len(export.delimiter) != 1 or export.delimiter in '"\r\n':
         yield f"{path}.delimiter", "must be one character, and no quote or line break"
     if export.encoding is not None:
@@ -378,7 +392,9 @@ def _inline(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401
     if not isinstance(schema, dict):
         return schema
     if "$ref" in schema:
-        return _inline({**definitions[schema["$ref"]], **{k: v for k, v in schema.items() if k != "$ref"}}, definitions)
+        return _inline(
+            {**definitions[schema["$ref"]], **{k: v for k, v in schema.items() if k != "$ref"}}, definitions
+        )
     inlined = {
         key: _inline(part, definitions)
         for key, part in schema.items()

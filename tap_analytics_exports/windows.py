@@ -89,9 +89,7 @@ class Grid:
         return datetime.combine(day, time.min, self.zone).astimezone(UTC)
 
 
-def to_do(
-    grid: Grid, *, bookmark: datetime | None, lookback: timedelta, end: datetime
-) -> Iterator[Window]:
+def to_do(grid: Grid, *, bookmark: datetime | None, lookback: timedelta, end: datetime) -> Iterator[Window]:
     """The windows of one run.
 
     Args:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -121,28 +121,28 @@ class Provider(ABC, Generic[S, E]):
     def identity(self, export: E) -> Mapping[str, Any]:
         """What makes a request this one and no other, apart from columns and window; no secrets."""
 
-    def cancel(self, request: Request, handle: Handle) -> None:  # noqa: B027 - most vendors can't
+    def cancel(self, request: Request, handle: Handle) -> None:
         """Stop a job that nobody waits for any more, where the vendor can."""
 
-    def done(self, request: Request, handle: Handle) -> None:  # noqa: B027 - most have nothing to clean up
+    def done(self, request: Request, handle: Handle) -> None:
         """Called once a job's rows are out and the state that says so is written."""
 
-    def close(self) -> None:  # noqa: B027 - most have no session to end
+    def close(self) -> None:
         """End the session with the vendor."""
 
-    def columns(self, export: E) -> Sequence[str]:  # noqa: ARG002
+    def columns(self, export: E) -> Sequence[str]:
         """The headers that the export will have, as far as can be known before it runs."""
         return ()
 
-    def wanted(self, export: E, headers: Sequence[str] | None) -> tuple[str, ...] | None:  # noqa: ARG002
-        """The columns to ask the vendor for, given those that the catalog selects; None: all, or no choice."""
+    def wanted(self, export: E, headers: Sequence[str] | None) -> tuple[str, ...] | None:
+        """The columns to ask for, given the known ones that the catalog selects; None: all, or no choice."""
         return None
 
-    def dictionary(self, export: E) -> Mapping[str, ColumnKind | Column]:  # noqa: ARG002
+    def dictionary(self, export: E) -> Mapping[str, ColumnKind | Column]:
         """The types of the columns that the vendor documents, by header."""
         return {}
 
-    def constants(self, export: E) -> Mapping[str, str | int]:  # noqa: ARG002
+    def constants(self, export: E) -> Mapping[str, str | int]:
         """Columns of every record that the files lack."""
         return {}
 

@@ -1,0 +1,506 @@
+"""The life of export jobs: triggered, awaited and fetched for all streams at once, handed out in their order.
+
+Each provider has a lane: as many threads as jobs may run there, each with one job from its trigger to its
+files on disk. The main thread takes finished jobs in the order in which it writes their rows, and hears of
+every trigger, so that it can write it into the state.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+import shutil
+import threading
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import msgspec
+
+from tap_analytics_exports.download import LocalFile, download
+from tap_analytics_exports.errors import (
+    Busy,
+    CredentialsRefused,
+    ExportFailed,
+    Interrupted,
+    JobGone,
+    NoData,
+    TapError,
+    Unreachable,
+)
+from tap_analytics_exports.parse import Dialect, frames
+from tap_analytics_exports.providers.base import (
+    Empty,
+    Failed,
+    Handle,
+    Look,
+    Provider,
+    Ready,
+    Request,
+    Running,
+    Unknown,
+)
+from tap_analytics_exports.settings import Settings
+from tap_analytics_exports.windows import Window
+
+ATTEMPTS = 3
+"""Jobs for one window in one run, where the vendor's failures are passing ones."""
+
+UNKNOWN_LOOKS = 5
+"""Looks at a job that may find a state which the vendor does not document."""
+
+logger = logging.getLogger("tap-analytics-exports.jobs")
+
+
+def now() -> datetime:
+    """The time, in UTC."""
+    return datetime.now(UTC)
+
+
+def fingerprint(
+    provider: str, identity: Mapping[str, Any], columns: Sequence[str] | None, window: Window | None
+) -> str:
+    """What tells whether two requests are the same, as 32 hexadecimal digits."""
+    parts = [provider, identity, columns, window and [window.start.isoformat(), window.end.isoformat()]]
+    return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).hexdigest()
+
+
+@dataclass(slots=True)
+class Part:
+    """One remote run: a job has one, or several once its window was too large for the vendor."""
+
+    request: Request
+    handle: Handle | None = None
+    files: list[LocalFile] | None = None  # None until it is done; empty when it had no rows
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """An export of one window, from its trigger until its rows are written.
+
+    Attributes:
+        status: How it ended (`loaded`, `empty`, `failed`); None while it has not.
+        error: Why it failed.
+        kept: Whether it stays in the state all the same, because its result can still be fetched later.
+        refused: Whether it failed because the credentials, or a host's key, are not accepted.
+        written: Whether all its rows, and the state that says so, are on standard output.
+        next: The job that takes its place, where its failure is a passing one.
+        sha256: Of all its files as they were stored at the vendor, joined.
+    """
+
+    stream: str
+    provider: str
+    request: Request
+    export_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    parts: list[Part] = field(default_factory=list)
+    resumed: bool = False
+    attempt: int = 1
+    submitted_at: datetime | None = None
+    ready_at: datetime | None = None
+    downloaded_at: datetime | None = None
+    status: str | None = None
+    error: str | None = None
+    refused: bool = False
+    kept: bool = False
+    written: bool = False
+    next: Job | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        self.parts = self.parts or [Part(self.request)]
+
+    def __str__(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.provider}, stream {self.stream}, window {self.request.window or 'snapshot'}"
+
+    @property
+    def window(self) -> Window | None:
+        """The window that it exports; None for a snapshot."""
+        return self.request.window
+
+    @property
+    def files(self) -> list[LocalFile]:
+        """All files that have arrived, in their order."""
+        return [file for part in self.parts for file in part.files or ()]
+
+    @property
+    def triggered(self) -> bool:
+        """Whether the vendor knows of it."""
+        return any(part.handle is not None for part in self.parts)
+
+    def to_state(self) -> dict[str, Any]:
+        """What the state says of a triggered job."""
+        if len(self.parts) == 1:
+            handle = self.parts[0].handle
+        else:
+            handle = {"parts": [{"window": _dump(p.request.window), "handle": p.handle} for p in self.parts]}
+        return {
+            "export_id": self.export_id,
+            "window": _dump(self.window),
+            "submitted_at": self.submitted_at and self.submitted_at.isoformat(),
+            "request": self.request.fingerprint,
+            "handle": handle,
+        }
+
+    def adopt(self, known: Mapping[str, Any]) -> None:
+        """Become a job that an earlier run triggered, as its state says of it."""
+        self.export_id = known["export_id"]
+        self.submitted_at = datetime.fromisoformat(known["submitted_at"])
+        self.resumed = True
+        handle = known["handle"]
+        if set(handle) == {"parts"}:
+            self.parts = [
+                Part(replace(self.request, window=_load(part["window"])), part["handle"])
+                for part in handle["parts"]
+            ]
+        else:
+            self.parts = [Part(self.request, handle)]
+
+
+class Jobs:
+    """All jobs of a run.
+
+    Args:
+        providers: Those in use, by name.
+        settings: For the clocks, the downloads and the limits.
+        spool: A private folder for files on their way.
+        stop: Set when the run is asked to stop; then `wake` has to be called.
+        on_trigger: Called in the main thread, soon after a job was triggered.
+    """
+
+    def __init__(
+        self,
+        providers: Mapping[str, Provider[Any, Any]],
+        settings: Settings,
+        spool: Path,
+        stop: threading.Event,
+        on_trigger: Callable[[Job], None],
+    ) -> None:
+        self._providers = providers
+        self._settings = settings
+        self._spool = spool
+        self._on_trigger = on_trigger
+        self._stop = stop
+        self._news: SimpleQueue[Job | None] = SimpleQueue()  # triggered jobs; None: some job ended
+        self._planned: dict[str, list[Job]] = {}
+        self._lanes = {name: _Lane(settings.spool_limit) for name in providers}
+
+    def plan(self, stream: str, jobs: Sequence[Job]) -> None:
+        """Add a stream's jobs, in the order of their windows; streams come in the order of their rows."""
+        self._planned[stream] = list(jobs)
+        for job in jobs:
+            self._lanes[job.provider].add(job)
+
+    def start(self) -> None:
+        """Let the lanes run."""
+        for name, lane in self._lanes.items():
+            cap = self._providers[name].settings.max_concurrent_exports
+            for i in range(min(cap, lane.size())):
+                threading.Thread(target=self._work, args=[lane], name=f"{name}-{i}", daemon=True).start()
+
+    def open_jobs(self, stream: str) -> list[Job]:
+        """The stream's jobs that the vendor knows of and whose rows are not all written yet."""
+        return [
+            job
+            for job in self._planned.get(stream, ())
+            if job.triggered and not job.written and (job.status != "failed" or job.kept)
+        ]
+
+    def ended(self, stream: str) -> Iterator[Job]:
+        """The stream's jobs in their order, each once it has ended.
+
+        A job's files go when the next one is asked for. One that failed is followed by another try, or by
+        nothing: windows after it would leave a gap.
+
+        Raises:
+            Interrupted: The run was asked to stop.
+        """
+        jobs = self._planned.get(stream, [])
+        while jobs:
+            job = jobs[0]
+            while job.status is None:
+                self.hear(wait=True)
+            yield job
+            self._lanes[job.provider].leave(job)
+            shutil.rmtree(self._spool / job.export_id, ignore_errors=True)
+            if job.next is not None:
+                jobs[0] = job.next
+            elif job.written:
+                jobs.pop(0)
+            else:
+                for later in jobs[1:]:
+                    self._lanes[later.provider].leave(later)
+                return
+
+    def hear(self, *, wait: bool = False) -> None:
+        """Tell the main thread of what was triggered since, or wait until something happens.
+
+        Raises:
+            Interrupted: The run was asked to stop.
+        """
+        while not self._stop.is_set() and (wait or not self._news.empty()):
+            job = self._news.get()
+            if job is not None:
+                self._on_trigger(job)
+            wait = False
+        if self._stop.is_set():
+            raise Interrupted
+
+    def wake(self) -> None:
+        """Let the main thread see that it is to stop; safe to call from a signal handler."""
+        self._news.put(None)
+
+    def _work(self, lane: _Lane) -> None:
+        while (job := lane.take()) is not None:
+            try:
+                status = self._outcome(job, lane)
+            except Interrupted:
+                return
+            lane.end(job)
+            job.status = status
+            self._news.put(None)
+
+    def _outcome(self, job: Job, lane: _Lane) -> str:
+        """Carry a job out; how it ended, and why, stands in it."""
+        if lane.refusal is not None:
+            job.refused, job.error = True, lane.refusal
+            return "failed"
+        try:
+            self._carry_out(job, self._providers[job.provider])
+            job.sha256 = _joined_sha256(job.files)
+        except CredentialsRefused as error:
+            lane.refusal = job.error = str(error)
+            job.refused = job.kept = True
+        except Unreachable as error:
+            job.error, job.kept = f"{job}: {error}", True
+        except TapError as error:
+            job.error = f"{job}: {error}"
+        except Exception as error:  # a thread that dies would leave its stream waiting for ever
+            logger.exception("%s: unexpected", job)
+            job.error = f"{job}: {type(error).__name__}: {error}"
+        else:
+            return "loaded" if job.files else "empty"
+        return "failed"
+
+    def _carry_out(self, job: Job, provider: Provider[Any, Any]) -> None:
+        """Bring every part of a job here.
+
+        Raises:
+            TapError: The job failed; where another one may fare better, it stands in `job.next`.
+        """
+        while (part := next((part for part in job.parts if part.files is None), None)) is not None:
+            try:
+                part.files = self._fetch(job, part, provider)
+            except NoData:
+                part.files = []
+            except JobGone as error:
+                self._try_again(job, part)
+                raise ExportFailed(str(error)) from None
+            except ExportFailed as error:
+                halves = part.request.window.halves() if error.split and part.request.window else None
+                if halves is None:
+                    if error.retry:
+                        self._try_again(job, part)
+                    raise
+                logger.info("%s: split in two, as it was too large: %s", job, error)
+                i = job.parts.index(part)
+                job.parts[i : i + 1] = [Part(replace(part.request, window=half)) for half in halves]
+
+    def _try_again(self, job: Job, failed: Part) -> None:
+        if job.attempt < ATTEMPTS:
+            parts = [Part(part.request) if part is failed else part for part in job.parts]
+            job.next = Job(job.stream, job.provider, job.request, parts=parts, attempt=job.attempt + 1)
+
+    def _fetch(self, job: Job, part: Part, provider: Provider[Any, Any]) -> list[LocalFile]:
+        """One remote run, from its trigger to its files here."""
+        timeout = part.request.export.export_timeout
+        if part.handle is None:
+            deadline = now() + timeout
+            part.handle = self._submit(job, part.request, provider, deadline)
+            job.submitted_at = job.submitted_at or now()
+            self._news.put(job)
+        else:
+            deadline = (job.submitted_at or now()) + timeout
+        if not self._await(job, part.request, part.handle, provider, deadline):
+            return []
+        job.ready_at = now()
+        folder = self._spool / job.export_id
+        folder.mkdir(mode=0o700, exist_ok=True)
+        files: list[LocalFile] = []
+        for remote in provider.files(part.request, part.handle):
+            path = folder / f"{job.parts.index(part)}-{len(files)}"
+            file = download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
+            _check_rows(file, provider.dialect(part.request.export))
+            files.append(file)
+        job.downloaded_at = now()
+        return files
+
+    def _submit(self, job: Job, request: Request, provider: Provider[Any, Any], deadline: datetime) -> Handle:
+        waits = self._waits()
+        unreachable = 0
+        while True:
+            try:
+                handle = provider.submit(request)
+            except Unreachable as error:
+                unreachable += 1
+                if unreachable == ATTEMPTS:
+                    raise
+                self._wait(max(next(waits), error.after or 0.0), deadline, error)
+            except Busy as error:
+                logger.info("%s: waits for its place: %s", job, error)
+                self._wait(max(next(waits), error.after or 0.0), deadline, error)
+            else:
+                logger.info("%s: triggered as export %s", job, job.export_id)
+                return handle
+
+    def _await(
+        self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any], deadline: datetime
+    ) -> bool:
+        """Look at a job until it has files; False when it has none.
+
+        Three clocks are kept apart: the distance between looks is here, the tries of one look are in
+        `http`, and the deadline is the job's.
+        """
+        waits = self._waits()
+        unknown: Counter[str] = Counter()
+        while True:
+            before, asked, trouble = dict(handle), 0.0, None
+            state: Look = Running()
+            try:
+                state = provider.look(request, handle)
+            except Unreachable as error:
+                logger.warning("%s: no look at the job is possible now: %s", job, error)
+                asked, trouble = error.after or 0.0, error
+            if handle != before:
+                self._news.put(job)
+            match state:
+                case Ready():
+                    return True
+                case Empty():
+                    return False
+                case Failed(why, retry, split):
+                    raise ExportFailed(why, retry=retry, split=split)
+                case Unknown(word):
+                    unknown[word] += 1
+                    if unknown[word] == UNKNOWN_LOOKS:
+                        raise ExportFailed(
+                            f"the vendor calls the job's state {word!r}, a word it does not document"
+                        )
+            try:
+                self._wait(max(next(waits), asked), deadline, trouble)
+            except ExportFailed:
+                self._cancel(job, request, handle, provider)
+                raise
+
+    def _cancel(self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any]) -> None:
+        try:
+            provider.cancel(request, handle)
+        except TapError as error:
+            logger.warning("%s: not cancelled: %s", job, error)
+
+    def _waits(self) -> Iterator[float]:
+        """Growing distances in seconds, with jitter."""
+        step = self._settings.poll_interval.total_seconds()
+        longest = max(step, self._settings.poll_interval_max.total_seconds())
+        while True:
+            yield step * random.uniform(0.8, 1.0)  # noqa: S311 - no secret hangs on it
+            step = min(step * 1.5, longest)
+
+    def _wait(self, seconds: float, deadline: datetime, trouble: TapError | None) -> None:
+        left = (deadline - now()).total_seconds()
+        if left <= 0:
+            cause = f" (last: {trouble})" if trouble else ""
+            raise ExportFailed(
+                f"not ready within export_timeout{cause}; raise it, or make the window shorter"
+            )
+        if self._stop.wait(min(seconds, left)):
+            raise Interrupted
+
+
+class _Lane:
+    """A provider's jobs in the order of their rows, and which may go next.
+
+    Jobs that were triggered before go first, for they run at the vendor already. While the files that wait
+    to be written are larger than the limit, only the job whose turn it is may go.
+    """
+
+    def __init__(self, spool_limit: int) -> None:
+        self.refusal: str | None = None
+        self._limit = spool_limit
+        self._changed = threading.Condition()
+        self._jobs: list[Job] = []  # whose rows are not written
+        self._pending: list[Job] = []  # of those, the ones that no thread has taken
+        self._bytes: dict[Job, int] = {}
+
+    def size(self) -> int:
+        return len(self._pending)
+
+    def add(self, job: Job) -> None:
+        self._jobs.append(job)
+        self._pending.append(job)
+
+    def take(self) -> Job | None:
+        """The next job to carry out; None when there is none left."""
+        with self._changed:
+            while self._pending:
+                if sum(self._bytes.values()) < self._limit:
+                    job = next((job for job in self._pending if job.triggered), self._pending[0])
+                elif self._jobs[0] is self._pending[0]:
+                    job = self._jobs[0]
+                else:
+                    self._changed.wait()
+                    continue
+                self._pending.remove(job)
+                return job
+            return None
+
+    def end(self, job: Job) -> None:
+        """A job has ended; the one that takes its place, if any, takes its turn too."""
+        with self._changed:
+            if job in self._jobs:
+                self._bytes[job] = sum(file.size for file in job.files)
+                if job.next is not None:
+                    self._jobs[self._jobs.index(job)] = job.next
+                    self._pending.insert(0, job.next)
+
+    def leave(self, job: Job) -> None:
+        """A job's rows are written, or nobody wants them any more."""
+        with self._changed:
+            self._bytes.pop(job, None)
+            for jobs in (self._jobs, self._pending):
+                if job in jobs:
+                    jobs.remove(job)
+            self._changed.notify_all()
+
+
+def _check_rows(file: LocalFile, dialect: Dialect) -> None:
+    """Hold a file against the number of rows that the vendor says it has."""
+    if file.rows is None:
+        return
+    found = sum(frame.rows.height + len(frame.bad) for frame in frames(file.path, dialect))
+    if found != file.rows:
+        raise ExportFailed(f"{file.name}: {found} rows where the vendor says {file.rows}", retry=True)
+
+
+def _joined_sha256(files: Sequence[LocalFile]) -> str | None:
+    if not files:
+        return None
+    joined = hashlib.sha256()
+    for local in files:
+        with local.path.open("rb") as file:
+            hashlib.file_digest(file, lambda: joined)
+    return joined.hexdigest()
+
+
+def _dump(window: Window | None) -> list[str] | None:
+    return None if window is None else [window.start.isoformat(), window.end.isoformat()]
+
+
+def _load(window: list[str] | None) -> Window | None:
+    return None if window is None else Window(*map(datetime.fromisoformat, window))

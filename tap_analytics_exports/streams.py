@@ -1,0 +1,481 @@
+"""The Singer streams: one an export, and two that describe the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+from singer_sdk import Stream
+from singer_sdk.helpers._typing import TypeConformanceLevel
+from singer_sdk.mapper import SameRecordTransform
+from singer_sdk.singerlib import Catalog
+
+from tap_analytics_exports import messages
+from tap_analytics_exports.columns import Bound, Columns, property_schema
+from tap_analytics_exports.errors import ExportFailed, TapError
+from tap_analytics_exports.jobs import Job, fingerprint, now
+from tap_analytics_exports.output import Output
+from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames
+from tap_analytics_exports.providers.base import Provider, Request
+from tap_analytics_exports.settings import Column, Export, Settings
+from tap_analytics_exports.windows import Grid, Window, to_do
+
+if TYPE_CHECKING:
+    from tap_analytics_exports.tap import TapAnalyticsExports
+
+EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", "_sdc_window_end"
+
+_TEXT, _COUNT, _MOMENT = Column("string"), Column("integer"), Column("timestamp")
+
+
+class _TapStream(Stream):
+    """What all streams of this tap have in common: their state is the tap's own business, not the SDK's."""
+
+    TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE  # it would make "false" true
+
+    @property
+    def tap(self) -> TapAnalyticsExports:
+        """The tap that the stream belongs to."""
+        return self._tap  # type: ignore[return-value]
+
+    @property
+    def emit_activate_version_messages(self) -> bool:
+        """Never by the SDK, which sends it before the first row."""
+        return False
+
+    def get_replication_key_signpost(self, context: Mapping[str, Any] | None = None) -> None:
+        """None, as no bookmark moves past a window's end."""
+        return
+
+    def finalize_state_progress_markers(self, state: dict[str, Any] | None = None) -> None:
+        """Nothing to do: the state is whole after every window."""
+
+    def get_records(self, context: Mapping[str, Any] | None) -> Iterable[dict[str, Any]]:
+        """No record is made one by one."""
+        return ()
+
+
+class RunStream(_TapStream):
+    """A stream that describes the run; its records are written as things happen."""
+
+    def __init__(
+        self,
+        tap: TapAnalyticsExports,
+        name: str,
+        columns: Mapping[str, Column],
+        keys: Sequence[str],
+        moment: str,
+    ) -> None:
+        properties = {name: property_schema(column) for name, column in columns.items()}
+        super().__init__(tap, {"type": "object", "properties": properties}, name)
+        self.primary_keys = keys
+        self.replication_key = moment
+        self._announced = False
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Write a record, unless the stream is deselected."""
+        if self.selected:
+            self._write_schema_message()
+            self._write_record_message(record)
+
+    def _write_schema_message(self) -> None:
+        if not self._announced:
+            self._announced = True
+            super()._write_schema_message()
+
+    def _sync_records(
+        self,
+        context: Mapping[str, Any] | None = None,
+        *,
+        write_messages: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        yield from ()
+
+
+def export_runs(tap: TapAnalyticsExports) -> RunStream:
+    """The stream with one record per job that ended."""
+    moments = ("window_start", "window_end", "submitted_at", "ready_at", "downloaded_at", "finished_at")
+    counts = ("files", "bytes", "rows", "rejected_rows")
+    names = (
+        *(
+            "export_id",
+            "stream",
+            "provider",
+            "window_start",
+            "window_end",
+            "status",
+            "resumed",
+            "submitted_at",
+        ),
+        *(
+            "ready_at",
+            "downloaded_at",
+            "finished_at",
+            "files",
+            "bytes",
+            "rows",
+            "rejected_rows",
+            "sha256",
+            "error",
+        ),
+    )
+    columns = {name: _MOMENT if name in moments else _COUNT if name in counts else _TEXT for name in names}
+    columns["resumed"] = Column("boolean")
+    return RunStream(tap, "export_runs", columns, ["export_id"], "finished_at")
+
+
+def rejected_rows(tap: TapAnalyticsExports) -> RunStream:
+    """The stream with one record per diverted row."""
+    columns = dict.fromkeys(("export_id", "row_number", "stream", "file", "reason", "column", "raw"), _TEXT)
+    columns |= {"row_number": _COUNT, "rejected_at": _MOMENT}
+    return RunStream(tap, "rejected_rows", columns, ["export_id", "row_number"], "rejected_at")
+
+
+class ExportStream(_TapStream):
+    """The rows of one export.
+
+    Args:
+        tap: The tap.
+        export: The export's settings.
+        provider: The vendor that makes it.
+        settings: The top level's settings.
+    """
+
+    def __init__(
+        self, tap: TapAnalyticsExports, export: Export, provider: Provider[Any, Any], settings: Settings
+    ) -> None:
+        self.export = export
+        self.provider = provider
+        self.settings = settings
+        self._headers = self._known_headers(tap)
+        self.columns = Columns(
+            types=export.columns,
+            dictionary=provider.dictionary(export),
+            style=settings.column_names,
+            timezone=export.timezone or "UTC",
+            required=export.primary_keys or (),
+        )
+        known = {bound.name: bound.column for bound in self.columns.bind(self._headers)}
+        for name in (*export.columns, *(export.primary_keys or ())):
+            if name not in known and name not in self._headers:
+                bound = self.columns.bind([name])[0]
+                known.setdefault(bound.name, bound.column)
+        properties = {name: property_schema(column) for name, column in known.items()}
+        self.constants = provider.constants(export)
+        properties |= {
+            name: {"type": "integer" if isinstance(value, int) else "string"}
+            for name, value in self.constants.items()
+        }
+        moment = property_schema(_MOMENT)
+        if export.incremental:
+            moment = {**moment, "type": "string"}
+        properties |= {
+            EXPORT_ID: {"type": "string"},
+            WINDOW_START: moment,
+            WINDOW_END: moment,
+            ROW_NUMBER: {"type": "integer"},
+        }
+        super().__init__(tap, {"type": "object", "properties": properties}, export.name)
+        if export.primary_keys:
+            self.primary_keys = [self._property(key) for key in export.primary_keys]
+        else:
+            self.primary_keys = [WINDOW_START, ROW_NUMBER] if export.incremental else [ROW_NUMBER]
+        self.replication_key = WINDOW_END if export.incremental else None
+
+    def apply_catalog(self, catalog: Catalog) -> None:
+        """Take selection and keys from the catalog; the types of what the tap knows stay the tap's."""
+        super().apply_catalog(catalog)
+        if self._input_schema is not None:
+            own = self.schema["properties"]
+            given = self._input_schema.get("properties", {})
+            self._input_schema["properties"] = {name: own.get(name, given[name]) for name in given}
+
+    def plan(self, end: datetime) -> list[Job]:
+        """The jobs of this run, in the order of their windows; those that the state knows are adopted.
+
+        Args:
+            end: The exclusive end of the run, in UTC.
+        """
+        state = self.stream_state
+        known = {job["request"]: job for job in state.get("jobs", ())}
+        columns = self._wanted_columns()
+        identity = self.provider.identity(self.export)
+        jobs = []
+        for window in self._windows(state, end):
+            print_ = fingerprint(self.provider.name, identity, columns, window)
+            job = Job(self.name, self.provider.name, Request(self.export, window, columns, print_))
+            if print_ in known:
+                job.adopt(known[print_])
+            jobs.append(job)
+        return jobs
+
+    def write_state(self) -> None:
+        """Write a STATE message that is true of all lines before it."""
+        self.stream_state["jobs"] = [job.to_state() for job in self.tap.jobs.open_jobs(self.name)]
+        self.tap.state_writer.write_state(self.tap.state)
+
+    def _known_headers(self, tap: TapAnalyticsExports) -> Sequence[str]:
+        try:
+            return self.provider.columns(self.export)
+        except TapError as error:
+            tap.logger.warning("%s: its columns are not known before it runs: %s", self.export.name, error)
+            return ()
+
+    def _property(self, key: str) -> str:
+        """The property that a header or a property name means."""
+        bound = {bound.name: bound for bound in self.columns.bind(self._headers)}
+        if key in bound:
+            return key
+        if key in self._headers:
+            return next(name for name, each in bound.items() if self._headers[each.position] == key)
+        return self.columns.bind([key])[0].name
+
+    def _wanted_columns(self) -> tuple[str, ...] | None:
+        bound = self.columns.bind(self._headers)
+        selected = [self._headers[each.position] for each in bound if self._selects(each.name)]
+        return self.provider.wanted(self.export, selected if self._headers else None)
+
+    def _selects(self, name: str) -> bool:
+        return self.mask["properties", name]
+
+    def _windows(self, state: Mapping[str, Any], end: datetime) -> Iterable[Window | None]:
+        export = self.export
+        if not export.incremental:
+            return [None]
+        bookmark = state.get("replication_key_value")
+        grid = Grid(export.window, export.zone, export.start_date)  # type: ignore[arg-type] # filled in when decoded
+        return to_do(
+            grid,
+            bookmark=None if bookmark is None else datetime.fromisoformat(bookmark),
+            lookback=export.lookback,  # type: ignore[arg-type]
+            end=end,
+        )
+
+    # Writing
+
+    def _sync_records(
+        self,
+        context: Mapping[str, Any] | None = None,
+        *,
+        write_messages: bool = True,
+    ) -> Iterator[dict[str, Any]]:
+        """Write every window of this run, each with its state; the generator yields nothing."""
+        for job in self.tap.jobs.ended(self.name):
+            writer = _WindowWriter(self, job)
+            if job.status != "failed":
+                try:
+                    writer.write()
+                except ExportFailed as error:
+                    job.status, job.error = "failed", f"{job}: {error}"
+            if job.status != "failed":
+                self._advance(job)
+            if not job.refused:
+                self.tap.export_runs.write(writer.run_record())
+            if job.status == "failed" and job.next is None:
+                self.tap.failed(job)
+            elif job.status == "failed":
+                self.logger.warning("%s; it is exported anew", job.error)
+            self.write_state()
+            if job.written:
+                self._clean_up(job)
+        yield from ()
+
+    def _advance(self, job: Job) -> None:
+        job.written = True
+        state = self.stream_state
+        if job.window is None:
+            if self.selected:
+                self._write_activate_version_message(self.version)
+            state["last_export_id"] = job.export_id
+            return
+        state["replication_key"] = WINDOW_END
+        bookmark = state.get("replication_key_value")
+        if bookmark is None or datetime.fromisoformat(bookmark) < job.window.end:
+            state["replication_key_value"] = job.window.end.isoformat()
+
+    def _clean_up(self, job: Job) -> None:
+        for part in job.parts:
+            try:
+                self.provider.done(part.request, part.handle or {})
+            except TapError as error:
+                self.logger.warning("%s: its export was not deleted at the vendor: %s", job, error)
+
+    @property
+    def version(self) -> int:
+        """The version of this run's snapshot, in seconds since 1970."""
+        return self.tap.initialized_at // 1000
+
+    def _write_schema_message(self) -> None:
+        schema = self.effective_schema
+        selected = {name: kind for name, kind in schema["properties"].items() if self._selects(name)}
+        self.tap.mapper.register_raw_stream_schema(
+            self.name, {**schema, "properties": selected}, self.primary_keys
+        )
+        self._stream_maps = None
+        super()._write_schema_message()
+
+    def take_in(self, bound: Sequence[Bound]) -> list[Bound]:
+        """Make the columns of a file known to the target; those that are not wanted are left out.
+
+        Raises:
+            ExportFailed: A column is new, or a declared key is missing, and the settings don't allow it.
+        """
+        properties = self.effective_schema["properties"]
+        new = [each for each in bound if each.name not in properties]
+        policy = self.settings.on_new_column
+        if new and policy == "fail":
+            names = ", ".join(each.name for each in new)
+            raise ExportFailed(f"the catalog does not know the columns {names}, and on_new_column is fail")
+        if new and policy == "add":
+            properties.update({each.name: property_schema(each.column) for each in new})
+            self._write_schema_message()
+        names = {each.name for each in bound}
+        missing = [key for key in self.primary_keys if key not in names and not key.startswith("_sdc_")]
+        if missing and bound:
+            raise ExportFailed(
+                f"the file has no column for the primary key {missing[0]}; it has {', '.join(names)}"
+            )
+        return [each for each in bound if each.name in properties]
+
+    def emit(self, frame: pl.DataFrame, columns: Mapping[str, Column]) -> None:
+        """Write a typed frame; columns that the catalog knows and the frame lacks are null.
+
+        Args:
+            frame: Rows, its columns by property name.
+            columns: The type of each of its columns.
+        """
+        selected = [name for name in self.effective_schema["properties"] if self._selects(name)]
+        frame = frame.select(
+            pl.col(name) if name in columns else pl.lit(None).alias(name) for name in selected
+        )
+        columns = {name: columns.get(name, _TEXT) for name in selected}
+        self._stream_version = None if self.export.incremental else self.version
+        if self._passes_unchanged():
+            writer: Output = self.tap.message_writer  # type: ignore[assignment]
+            stream = self.stream_maps[0].stream_alias
+            writer.write_lines(
+                messages.lines(
+                    frame, columns, stream=stream, time_extracted=now(), version=self._stream_version
+                )
+            )
+        else:
+            for record in messages.records(frame, columns):
+                self._write_record_message(record)
+
+    def _passes_unchanged(self) -> bool:
+        """Whether the records that the SDK would make of a frame are the frame's own."""
+        maps = self.stream_maps
+        return len(maps) == 1 and type(maps[0]) is SameRecordTransform and not maps[0].flattening_enabled
+
+
+class _WindowWriter:
+    """Writes the rows of one ended job, and keeps count."""
+
+    def __init__(self, stream: ExportStream, job: Job) -> None:
+        self._stream = stream
+        self._job = job
+        self._settings = stream.settings
+        self._columns = stream.columns
+        self._bound: dict[tuple[str, ...], list[Bound]] = {}
+        self._rows = 0
+        self._rejected = 0
+
+    def write(self) -> None:
+        """Write all rows of all files, in their order.
+
+        Raises:
+            ExportFailed: A file can't be read, or the settings don't allow what is in it.
+            Interrupted: The run was asked to stop.
+        """
+        dialect = self._stream.provider.dialect(self._stream.export)
+        before = 0
+        for file in self._job.files:
+            last = before
+            for frame in frames(file.path, dialect):
+                self._stream.tap.jobs.hear()  # what was triggered meanwhile goes into the state
+                last += frame.rows.height + len(frame.bad)
+                self._write_frame(frame, file.name, before)
+            before = last
+
+    def run_record(self) -> dict[str, Any]:
+        """What `export_runs` says of the job."""
+        job = self._job
+        return {
+            "export_id": job.export_id,
+            "stream": job.stream,
+            "provider": job.provider,
+            "window_start": _iso(job.window and job.window.start),
+            "window_end": _iso(job.window and job.window.end),
+            "status": job.status,
+            "resumed": job.resumed,
+            "submitted_at": _iso(job.submitted_at),
+            "ready_at": _iso(job.ready_at),
+            "downloaded_at": _iso(job.downloaded_at),
+            "finished_at": _iso(now()),
+            "files": len(job.files),
+            "bytes": sum(file.size for file in job.files),
+            "rows": self._rows,
+            "rejected_rows": self._rejected,
+            "sha256": job.sha256,
+            "error": job.error,
+        }
+
+    def _write_frame(self, frame: TextFrame, file: str, before: int) -> None:
+        if frame.header not in self._bound:
+            self._bound[frame.header] = self._stream.take_in(self._columns.bind(frame.header))
+        bound = self._bound[frame.header]
+        typed, bad = self._columns.cast(frame, bound)
+        self._reject([*frame.bad, *bad], file, before)
+        window = self._job.window
+        constants: dict[str, str | int | datetime | None] = {
+            **self._stream.constants,
+            EXPORT_ID: self._job.export_id,
+            WINDOW_START: window and window.start,
+            WINDOW_END: window and window.end,
+        }
+        moment = pl.Datetime("us", "UTC")
+        typed = typed.with_columns(
+            pl.col(ROW_NUMBER) + before,
+            *(
+                pl.lit(value, dtype=moment if name in (WINDOW_START, WINDOW_END) else None).alias(name)
+                for name, value in constants.items()
+            ),
+        )
+        columns = {each.name: each.column for each in bound}
+        columns |= {name: _COUNT if isinstance(value, int) else _TEXT for name, value in constants.items()}
+        columns |= {ROW_NUMBER: _COUNT, WINDOW_START: _MOMENT, WINDOW_END: _MOMENT}
+        if typed.height:
+            self._stream.emit(typed, columns)
+            self._rows += typed.height
+
+    def _reject(self, bad: Sequence[BadRow], file: str, before: int) -> None:
+        for row in sorted(bad, key=lambda row: row.row_number):
+            number = row.row_number + before
+            if self._settings.on_bad_row == "fail":
+                where = f"row {number} of {file}" + (f", column {row.column}" if row.column else "")
+                raise ExportFailed(f"{where}: {row.reason}; on_bad_row is fail")
+            self._rejected += 1
+            if self._rejected > self._settings.rejected_rows_limit:
+                raise ExportFailed(
+                    f"more than {self._settings.rejected_rows_limit} rows were rejected, the last, row {number} "
+                    f"of {file}, because: {row.reason}; see the stream rejected_rows, check the export's "
+                    "columns, or raise rejected_rows_limit"
+                )
+            self._stream.tap.rejected_rows.write(
+                {
+                    "export_id": self._job.export_id,
+                    "row_number": number,
+                    "stream": self._job.stream,
+                    "file": file,
+                    "reason": row.reason,
+                    "column": row.column,
+                    "raw": row.raw,
+                    "rejected_at": _iso(now()),
+                }
+            )
+
+
+def _iso(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()

@@ -1,0 +1,263 @@
+"""The Singer tap: settings schema, streams, the flags of the command line, how a run ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from functools import cached_property
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any, ClassVar
+
+import click
+from singer_sdk import Stream, Tap
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
+from singer_sdk.tap_base import CliTestOptionValue
+
+from tap_analytics_exports import redaction
+from tap_analytics_exports.errors import Interrupted, SettingsError, TapError
+from tap_analytics_exports.jobs import Job, Jobs, now
+from tap_analytics_exports.output import Output
+from tap_analytics_exports.providers import installed
+from tap_analytics_exports.providers.base import Provider
+from tap_analytics_exports.settings import Settings, decode, json_schema, secrets
+from tap_analytics_exports.streams import ExportStream, RunStream, export_runs, rejected_rows
+
+EXIT_SETTINGS, EXIT_FAILED = 1, 3
+
+GRACE_SECONDS = 4
+"""After a signal: how long the next safe point may be away before the process ends without it."""
+
+LOG_OUT_SECONDS = 10
+
+_BLOCKS = {name: provider.settings_type for name, provider in installed().items()}
+
+
+class TapAnalyticsExports(Tap):
+    """Singer tap for analytics vendors that offer exports: trigger one, wait for it, download a file."""
+
+    name = "tap-analytics-exports"
+    config_jsonschema: ClassVar[dict[str, Any]] = json_schema(_BLOCKS)
+    capabilities: ClassVar[list[CapabilitiesEnum]] = [
+        TapCapabilities.CATALOG,
+        TapCapabilities.STATE,
+        TapCapabilities.DISCOVER,
+        TapCapabilities.ACTIVATE_VERSION,
+        PluginCapabilities.ABOUT,
+        PluginCapabilities.STREAM_MAPS,
+        PluginCapabilities.FLATTENING,
+        PluginCapabilities.STRUCTURED_LOGGING,
+    ]
+    message_writer_class = Output
+    dynamic_catalog = True  # so that the SDK checks the settings before it discovers, too
+
+    settings: Settings
+
+    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - the SDK's own
+        self._signal: int | None = None
+        self._stop = threading.Event()
+        self._failed: list[Job] = []
+        super().__init__(**arguments)
+        self.message_writer.safe_point = self._safe_point
+
+    def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
+        """Decode the settings in place of the SDK's validation, whose messages print values."""
+        try:
+            self.settings = decode(self.config, _BLOCKS)
+        except SettingsError as error:
+            if raise_errors:
+                raise ConfigValidationError(
+                    "the settings are wrong", errors=error.problems, schema={}
+                ) from None
+            return error.problems
+        redaction.hide(*secrets(self.settings))
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(redaction.CleanFilter())
+        for name in ("urllib3", "paramiko", "botocore"):  # whose debug lines have signed addresses
+            logging.getLogger(name).setLevel(logging.WARNING)
+        return []
+
+    @cached_property
+    def providers(self) -> dict[str, Provider[Any, Any]]:
+        """The providers that the settings use, by name."""
+        return {name: installed()[name](block) for name, block in self.settings.providers.items()}
+
+    @cached_property
+    def export_runs(self) -> RunStream:
+        """The stream that tells of each job."""
+        return export_runs(self)
+
+    @cached_property
+    def rejected_rows(self) -> RunStream:
+        """The stream of diverted rows."""
+        return rejected_rows(self)
+
+    def discover_streams(self) -> list[Stream]:
+        """One stream an export, and the two that describe the run."""
+        exports = [
+            ExportStream(self, export, provider, self.settings)
+            for provider in self.providers.values()
+            for export in provider.settings.all_exports
+        ]
+        return [*exports, self.export_runs, self.rejected_rows]
+
+    @cached_property
+    def jobs(self) -> Jobs:
+        """All jobs of this run, planned and on their way."""
+        jobs = Jobs(self.providers, self.settings, self._spool, self._stop, self._write_state_of)
+        moment = now().replace(microsecond=0)
+        end = min(moment, self.settings.end_date or moment)
+        for stream in self._selected_exports():
+            jobs.plan(stream.name, stream.plan(end))
+        jobs.start()
+        return jobs
+
+    @cached_property
+    def _spool(self) -> Path:
+        parent = self.settings.spool_dir and Path(self.settings.spool_dir).expanduser()
+        return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=parent))
+
+    def _selected_exports(self) -> list[ExportStream]:
+        return [
+            stream for stream in self.streams.values() if isinstance(stream, ExportStream) and stream.selected
+        ]
+
+    def _write_state_of(self, job: Job) -> None:
+        stream = self.streams[job.stream]
+        assert isinstance(stream, ExportStream)  # noqa: S101 - only those have jobs
+        stream.write_state()
+
+    def failed(self, job: Job) -> None:
+        """Remember that an export did not get to its end."""
+        self.logger.error("%s", job.error)
+        self._failed.append(job)
+
+    def run(self) -> int:
+        """Sync all streams.
+
+        Returns:
+            The exit code that tells how it went.
+        """
+        try:
+            self.sync_all()
+        except Interrupted:
+            return 128 + (self._signal or signal.SIGTERM)
+        except BrokenPipeError:
+            self.logger.error("nobody reads the output any more")  # noqa: TRY400 - the traceback says no more
+            return 128 + signal.SIGPIPE
+        else:
+            self._log_out()
+        finally:
+            self._clean_up()
+        if not self._failed:
+            return 0
+        used = {stream.provider.name for stream in self._selected_exports()}
+        refused = {job.provider for job in self._failed if job.refused and not job.triggered}
+        return EXIT_SETTINGS if refused == used else EXIT_FAILED
+
+    def check(self) -> int:
+        """Try each provider's credentials, and say how it went.
+
+        Returns:
+            The exit code: 0, all accepted.
+        """
+        code = 0
+        for name, provider in self.providers.items():
+            try:
+                provider.check()
+            except TapError as error:
+                code = EXIT_SETTINGS
+                click.echo(redaction.clean(f"{name}: {error}"))
+            else:
+                click.echo(f"{name}: ok")
+        self._log_out()
+        return code
+
+    def _log_out(self) -> None:
+        """End the sessions with the vendors, a matter of courtesy that nobody waits long for."""
+
+        def close() -> None:
+            for provider in self.providers.values():
+                try:
+                    provider.close()
+                except TapError as error:
+                    self.logger.info("the session was not ended: %s", error)
+
+        thread = threading.Thread(target=close, daemon=True)
+        thread.start()
+        thread.join(LOG_OUT_SECONDS)
+
+    def _clean_up(self) -> None:
+        if "_spool" in self.__dict__:
+            shutil.rmtree(self._spool, ignore_errors=True)
+
+    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
+        """Ask the run to stop; a handler that wrote anything would write it into the middle of a line."""
+        self._signal = signum
+        self._stop.set()
+        if "jobs" in self.__dict__:
+            self.jobs.wake()
+        watchdog = threading.Timer(GRACE_SECONDS, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+
+    def _give_up(self) -> None:
+        """End where no safe point came, as when nobody reads the output."""
+        self._clean_up()
+        os._exit(128 + (self._signal or signal.SIGTERM))
+
+    def _safe_point(self) -> None:
+        if self._stop.is_set():
+            raise Interrupted
+
+    # The command line
+
+    @classmethod
+    def invoke(  # type: ignore[override]
+        cls,
+        *,
+        about: bool = False,
+        about_format: str | None = None,
+        config: Any = None,  # noqa: ANN401 - the SDK's own type
+        state: IO[str] | None = None,
+        catalog: IO[str] | None = None,
+    ) -> None:
+        """Run the tap, and end the process with the code that tells how it went."""
+        if about:
+            cls.print_about(about_format)
+            return
+        cls.print_version(print_fn=cls.logger.info)
+        tap = cls(
+            config=config.config,
+            parse_env_config=config.parse_env,
+            state=json.load(state) if state else None,
+            catalog=json.load(catalog) if catalog else None,
+        )
+        code = tap.run()
+        if code == 128 + signal.SIGPIPE:  # nor shall the interpreter try to write what is left
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.stdout.flush()
+        logging.shutdown()
+        os._exit(code)  # threads that still wait for a vendor do not hold up the end
+
+    @classmethod
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
+        """Try the credentials; `--test=schema` is the SDK's."""
+        if value != CliTestOptionValue.All.value:
+            super().cb_test(ctx, param, value)
+            return
+        config = ctx.params["config"]
+        try:
+            tap = cls(config=config.config, parse_env_config=config.parse_env, setup_mapper=False)
+        except ConfigValidationError as error:
+            for problem in error.errors:
+                cls.logger.error("%s", problem)  # noqa: TRY400 - a traceback says no more
+            ctx.exit(EXIT_SETTINGS)
+        ctx.exit(tap.check())
