@@ -210,6 +210,12 @@ def write(folder: Path, config: dict[str, Any], ports: dict[str, int], host_key:
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
 
 
+def make_folders(*folders: Path) -> None:
+    """Makes folders that are not there yet."""
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+
+
 async def run(asked: argparse.Namespace) -> None:
     """Serves until SIGTERM or SIGINT."""
     stop = asyncio.Event()
@@ -218,10 +224,9 @@ async def run(asked: argparse.Namespace) -> None:
     async with AsyncExitStack() as stack:
         private = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-")))
         folder: Path = asked.dir or private
-        folder.mkdir(parents=True, exist_ok=True)
         root = private / "sftp"
         results: Path = asked.results_dir or root / sftp.BASE
-        results.mkdir(parents=True, exist_ok=True)
+        make_folders(folder, results)
         hub = Hub(data.World(asked.seed, asked.rows), Knobs(job_seconds=asked.job_seconds))
         build(hub, results, asked.shards)
         ports = {}
@@ -248,7 +253,11 @@ async def run(asked: argparse.Namespace) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    asyncio.run(run(parser().parse_args()))
+    try:
+        asyncio.run(run(parser().parse_args()))
+    except OSError as problem:
+        # A port that is taken, or a folder that can't be written.
+        sys.exit(f"tap-analytics-exports-sandbox: {problem}")
 
 
 if __name__ == "__main__":

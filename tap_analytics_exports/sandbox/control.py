@@ -64,7 +64,7 @@ class Control(Service):
             datetime.fromisoformat(query[name]) if name in query else None
             for name in ("start", "end", "as_of")
         )
-        return as_json(expected(self.hub.world, query["provider"], query["export"], start, end, as_of))
+        return as_json(expected(self.hub.world, query["provider"], query["export"], start, end, as_of=as_of))
 
     async def settings(self, call: Call) -> Answer:
         """Turns knobs, and shows them all."""

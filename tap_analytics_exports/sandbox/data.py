@@ -118,7 +118,7 @@ def moments(day: date, count: int) -> tuple[datetime, ...]:
 
 
 def stream(
-    world: World, provider: str, export: str, start: datetime, end: datetime, as_of: datetime
+    world: World, provider: str, export: str, start: datetime, end: datetime, *, as_of: datetime
 ) -> Iterator[tuple[datetime, list[Value]]]:
     """Yields the rows of an export whose moments lie in [start, end), but none from after `as_of`.
 
@@ -163,7 +163,7 @@ def snapshot(world: World, query: str, as_of: datetime) -> Iterator[tuple[dateti
     if query == GOOEE_EMPTY:
         return
     hour = as_of.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
-    yield from stream(world, "gooee", query, hour - DAY, hour, as_of)
+    yield from stream(world, "gooee", query, hour - DAY, hour, as_of=as_of)
 
 
 def text(provider: str, value: Value) -> str:
@@ -187,6 +187,7 @@ def expected(
     export: str,
     start: datetime | None = None,
     end: datetime | None = None,
+    *,
     as_of: datetime | None = None,
 ) -> list[dict[str, str]]:
     """Says which rows an export holds, as raw text, in the order of time.
@@ -207,7 +208,7 @@ def expected(
     if provider == "gooee":
         rows = snapshot(world, export, moment)
     else:
-        rows = stream(world, provider, export, start or moment - DAY, end or moment, moment)
+        rows = stream(world, provider, export, start or moment - DAY, end or moment, as_of=moment)
     titles: list[str] = []
     for title in SOURCES[provider][export].columns:
         titles.append(f"{title}_2" if title in titles else title)
@@ -458,7 +459,7 @@ def _gooee_text(value: Value) -> str:
 # giosg: the fields of a reported event; dim1 is the flow, dim4 and dim5 are the step's name and number.
 
 GIOSG_ACTIONS = ("User dialed", "Visitor dialed", "Call ended")
-#: Steps of each workflow. 0 is the source, and numbers may be skipped (giosg, Workflow reporting events flow).
+#: Steps of each workflow. 0 is the source; numbers may be skipped (giosg, Workflow reporting events flow).
 GIOSG_STEPS = {GIOSG_CALLS: (0, 1, 2, 4), GIOSG_POPUPS: (0, 1)}
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import quote
 
-from tap_analytics_exports.sandbox.server import Answer, Call, Route, Service
+from tap_analytics_exports.sandbox.server import Answer, Call, Refusal, Route, Service
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,16 +61,18 @@ class PresignedHost(Service):
         if "Authorization" in call.headers or call.cookies:
             # S3 refuses two ways to authenticate at once.
             self.hub.counts["credentials_leaked"] += 1
-            return xml("InvalidArgument", "Only one auth mechanism allowed", 400)
+            raise Refusal(xml("InvalidArgument", "Only one auth mechanism allowed", 400))
         query = dict(call.query)
         if query.get("Signature") != self._signature(call.path, query.get("Expires", "")):
-            return xml("SignatureDoesNotMatch", "The request signature we calculated does not match", 403)
+            raise Refusal(
+                xml("SignatureDoesNotMatch", "The request signature we calculated does not match", 403)
+            )
         if time.time() > int(query["Expires"]):
             self.hub.counts["expired_urls"] += 1
-            return xml("AccessDenied", "Request has expired", 403)
+            raise Refusal(xml("AccessDenied", "Request has expired", 403))
         stored = self.objects.get(call.path)
         if stored is None:
-            return xml("NoSuchKey", "The specified key does not exist.", 404)
+            raise Refusal(xml("NoSuchKey", "The specified key does not exist.", 404))
         body = await stored.read()
         etag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
         answer = Answer(
@@ -78,13 +80,13 @@ class PresignedHost(Service):
         )
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", call.headers.get("Range", ""))
         if call.headers.get("If-Match", etag) != etag:
-            return xml("PreconditionFailed", "At least one of the preconditions did not hold", 412)
+            raise Refusal(xml("PreconditionFailed", "At least one of the preconditions did not hold", 412))
         if wanted is None or call.headers.get("If-Range", etag) != etag:
             stored.sent(body)
             return answer
         first, last = int(wanted[1]), min(int(wanted[2] or len(body)), len(body) - 1)
         if first > last:
-            return xml("InvalidRange", "The requested range is not satisfiable", 416)
+            raise Refusal(xml("InvalidRange", "The requested range is not satisfiable", 416))
         part = Answer(206, body[first : last + 1], answer.headers)
         return part.having(("Content-Range", f"bytes {first}-{last}/{len(body)}"))
 
@@ -103,5 +105,6 @@ class GooeeFiles(PresignedHost):
 
 def xml(code: str, message: str, status: int) -> Answer:
     """An error as S3 writes it."""
-    body = f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message></Error>'
-    return Answer(status, body.encode(), (("Content-Type", "application/xml"),))
+    error = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+    body = f'<?xml version="1.0" encoding="UTF-8"?>\n{error}'.encode()
+    return Answer(status, body, (("Content-Type", "application/xml"),))

@@ -12,7 +12,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
-from tap_analytics_exports.sandbox.data import SOURCES, WORKSPACE_ZONE, stream, text
+from tap_analytics_exports.sandbox.data import SOURCES, WORKSPACE_ZONE, text
 from tap_analytics_exports.sandbox.server import Answer, Call, Job, Refusal, Route, Service, as_json
 
 if TYPE_CHECKING:
@@ -256,14 +256,13 @@ class FlexInsights(Service):
         first, last = today - timedelta(days=SAVED_DAYS), today
         for limit in asked.get("context", {}).get("filters", []):
             first, last = self._days(limit, today)
-        start, end = _midnight(first), _midnight(last + timedelta(days=1))
         job = self.hub.start(
             secrets.token_hex(24),
             self.name,
             number,
             asked,
-            (start, end),
-            lambda job: self._csv(job, start, end),
+            window=(_midnight(first), _midnight(last + timedelta(days=1))),
+            build=self._csv,
         )
         uri = self._new_uri(job)
         return as_json({"uri": uri}, 201, JSON).having(("Location", uri))
@@ -296,8 +295,8 @@ class FlexInsights(Service):
         self.results[uri] = job
         return uri
 
-    def _csv(self, job: Job, start: datetime, end: datetime) -> tuple[bytes, int]:
-        rows = [row for _, row in stream(self.hub.world, self.name, job.export, start, end, job.created)]
+    def _csv(self, job: Job) -> tuple[bytes, int]:
+        rows = list(self.hub.rows(job))
         buffer = io.StringIO()
         # Every field quoted, lines ended by CRLF (recorded by gooddata-ruby).
         writer = csv.writer(buffer, quoting=csv.QUOTE_ALL, lineterminator="\r\n")

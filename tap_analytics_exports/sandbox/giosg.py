@@ -19,10 +19,9 @@ from tap_analytics_exports.sandbox.data import (
     MILLISECOND,
     SOURCES,
     Value,
-    stream,
     text,
 )
-from tap_analytics_exports.sandbox.server import Answer, Call, Job, Route, Service, as_json
+from tap_analytics_exports.sandbox.server import Answer, Call, Job, Refusal, Route, Service, as_json, refuse
 
 API_TOKEN = "d2f1c0b9a8e7d6c5b4a3928170f6e5d4"  # noqa: S105 - invented
 #: Of an interaction workflow, step_data chooses actions; of others it is ignored.
@@ -69,16 +68,14 @@ class Giosg(Service):
         del call
         return as_json({"id": "8d7c6b5a-4f3e-4d2c-9b1a-0f9e8d7c6b5a", "organization_id": GIOSG_ORGANIZATION})
 
-    def _organization(self, organization: str) -> Answer | None:
-        if organization == GIOSG_ORGANIZATION:
-            return None
-        return as_json({"detail": "You do not have access to the organization."}, 403)
+    def _check_organization(self, organization: str) -> None:
+        if organization != GIOSG_ORGANIZATION:
+            refuse({"detail": "You do not have access to the organization."}, 403)
 
     async def workflows(self, call: Call, organization: str) -> Answer:
         """Lists the workflows."""
         del call
-        if refused := self._organization(organization):
-            return refused
+        self._check_organization(organization)
         return as_json([self._describe(workflow) for workflow in GIOSG_STEPS])
 
     def _describe(self, workflow: str) -> dict[str, Any]:
@@ -96,24 +93,22 @@ class Giosg(Service):
     async def info(self, call: Call, organization: str, workflow: str) -> Answer:
         """Shows a workflow."""
         del call
-        if refused := self._organization(organization):
-            return refused
+        self._check_organization(organization)
         return as_json(self._describe(workflow)) if workflow in GIOSG_STEPS else self.not_found()
 
     async def download(self, call: Call, organization: str, workflow: str, step: str) -> Answer:
         """Answers with the file itself."""
-        if refused := self._organization(organization):
-            return refused
+        self._check_organization(organization)
         form = call.json()
         if not isinstance(form, dict):
-            return as_json({"detail": "JSON parse error"}, 400)
+            refuse({"detail": "JSON parse error"}, 400)
         if errors := _errors(form):
-            return as_json(errors, 400)
+            refuse(errors, 400)
         if any(one.get("property") != "action" for one in form["filters"]):
-            return as_json({"detail": "Filtering by this property is not yet implemented."}, 406)
+            refuse({"detail": "Filtering by this property is not yet implemented."}, 406)
         key = f"{workflow}/{step}"
         if key not in SOURCES[self.name]:
-            return self.not_found()
+            raise Refusal(self.not_found())
         start, end = (datetime.fromisoformat(form["interval"][edge]) for edge in ("start", "end"))
         if self.hub.knobs.giosg_end_inclusive:
             # The samples end at midnight and at 23:59:59 alike: an event on the edge is in two intervals.
@@ -123,16 +118,16 @@ class Giosg(Service):
             self.name,
             key,
             form,
-            (start, end),
-            lambda job: self._file(job, form, start, end),
+            window=(start, end),
+            build=self._file,
         )
         job.ready = 0.0
         await asyncio.sleep(self.hub.knobs.giosg_seconds)
         if job.outcome not in {"done", "empty"}:
-            return as_json({"detail": "An unexpected error occurred with the query."}, 500)
+            refuse({"detail": "An unexpected error occurred with the query."}, 500)
         body, rows = await job.result()
         if rows == 0 or job.outcome == "empty":
-            return as_json({"detail": "Data was not found."}, 404)
+            refuse({"detail": "Data was not found."}, 404)
         kind = form.get("format", "csv")
         name = f"workflow_{workflow}_step_{step}.{kind}"
         self.hub.serve(self.name, job, name, rows, body)
@@ -140,7 +135,8 @@ class Giosg(Service):
         disposition = ("Content-Disposition", f"attachment; filename={name}")
         return Answer(200, body, (("Content-Type", XLSX if kind == "xlsx" else "text/csv"), disposition))
 
-    def _file(self, job: Job, form: dict[str, Any], start: datetime, end: datetime) -> tuple[bytes, int]:
+    def _file(self, job: Job) -> tuple[bytes, int]:
+        form = job.request
         columns = SOURCES[self.name][job.export].columns
         workflow, _, step = job.export.partition("/")
         allowed = [set(one.get("values", [])) for one in form["filters"]]
@@ -151,7 +147,7 @@ class Giosg(Service):
         goals = form.get("target", "default") == "triggered_goal"
         rows = [
             row
-            for _, row in stream(self.hub.world, self.name, job.export, start, end, job.created)
+            for row in self.hub.rows(job)
             if all(row[action] in values for values in allowed) and (not goals or row[category] == "goal")
         ][: form.get("limit")]
         if form.get("format", "csv") == "xlsx":
@@ -168,6 +164,8 @@ def _xlsx(columns: tuple[str, ...], rows: list[list[Value]]) -> bytes:
     buffer = io.BytesIO()
     options = {"in_memory": True, "remove_timezone": True, "default_date_format": "yyyy-mm-dd hh:mm:ss.000"}
     with xlsxwriter.Workbook(buffer, options) as book:
+        # So that the same rows are the same bytes.
+        book.set_properties({"created": datetime(2022, 11, 3, tzinfo=UTC)})
         sheet = book.add_worksheet("Report")
         sheet.write_row(0, 0, columns)
         for number, row in enumerate(rows, start=1):

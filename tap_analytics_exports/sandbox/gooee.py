@@ -113,7 +113,7 @@ class Gooee(Service):
         if errors:
             return as_json(errors, 400)
         number = str(uuid.uuid4())
-        job = self.hub.start(number, self.name, str(query), form, None, self._file)
+        job = self.hub.start(number, self.name, str(query), form, build=self._file)
         resource = {
             "id": number,
             "created": _stamp(job.created),
@@ -158,7 +158,7 @@ class Gooee(Service):
         return document
 
     async def page(self, call: Call) -> Answer:
-        """Lists exports, newest first: a bare list, its next page in the Link header (gooee-sdk, models.py)."""
+        """Lists exports, newest first: a bare list, the next page in Link (gooee-sdk, models.py)."""
         query = dict(call.query)
         try:
             limit = min(int(query.get("limit", 100)), self.hub.knobs.gooee_page_size)

@@ -18,7 +18,6 @@ from tap_analytics_exports.sandbox.data import (
     MILLISECOND,
     SOURCES,
     Value,
-    stream,
     text,
 )
 from tap_analytics_exports.sandbox.server import Answer, Call, Hub, Job, Route, Service, as_json, refuse
@@ -146,8 +145,8 @@ class IntelePeer(Service):
             self.name,
             "+".join(fields),
             query,
-            (start, end),
-            lambda job: self._build(job, start, end, fields, conditions, session),
+            window=(start, end),
+            build=lambda job: self._build(job, fields, conditions, session),
         )
         wide = self.hub.knobs.wide_after_seconds
         if wide and (end - start).total_seconds() > wide + 1:
@@ -244,8 +243,6 @@ class IntelePeer(Service):
     def _build(
         self,
         job: Job,
-        start: datetime,
-        end: datetime,
         fields: dict[str, list[str]],
         conditions: dict[str, dict[str, Condition]],
         session: Condition,
@@ -258,7 +255,7 @@ class IntelePeer(Service):
             wanted = conditions[event] | ({"SessionId": session} if session else {})
             rows = [
                 [text(self.name, row[columns.index(name)]) for name in names]
-                for _, row in stream(self.hub.world, self.name, event, start, end, job.created)
+                for row in self.hub.rows(job, event)
                 if _matches(dict(zip(columns, row, strict=True)), wanted)
             ]
             # Rows lie in any order over the shards, and the last of several has a header only.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import csv
-import functools
 import io
 import json
 import re
@@ -14,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import parse_qsl, quote, unquote
 
-from tap_analytics_exports.sandbox.data import MILLISECOND, SOURCES, Value, stream, text
+from tap_analytics_exports.sandbox.data import MILLISECOND, SOURCES, Value, text
 from tap_analytics_exports.sandbox.files import KhorosFiles, Stored
 from tap_analytics_exports.sandbox.server import (
     Answer,
@@ -45,6 +44,8 @@ WITH_FORM = frozenset({"conversation_actions", "conversation_history_action", "u
 WITHOUT_URLS = frozenset({"combined", "raw_expert_help"})
 #: And here the statusUrl is there, but empty.
 EMPTY_URL = frozenset({"author"})
+#: And here the downloadUrl is filled before there is anything to download.
+EARLY_URL = frozenset({"user"})
 INTERVALS = frozenset(
     {
         300000,
@@ -100,12 +101,11 @@ class KhorosCare(Service):
         """The trigger under each printed path, the status, the download."""
         routes = []
         for method in ("GET", "POST"):
-            trigger = functools.partial(self.trigger)
             routes += [
-                Route(method, f"{PAGE}/(marketing/[a-z_]+)", trigger),
-                Route(method, f"{PAGE}/([a-z_]+)", trigger),
+                Route(method, f"{PAGE}/(marketing/[a-z_]+)", self.trigger),
+                Route(method, f"{PAGE}/([a-z_]+)", self.trigger),
                 # As the quick start's list of endpoints prints it, unlike its samples.
-                Route(method, f"{PAGE}/report/([a-z_]+)", trigger),
+                Route(method, f"{PAGE}/report/([a-z_]+)", self.trigger),
             ]
         one = f"{PAGE}/([^/]+)/([^/]+)"
         return [
@@ -184,16 +184,20 @@ class KhorosCare(Service):
             self.name,
             export,
             asked,
-            (start, end + MILLISECOND),
-            lambda job: self._file(job, columns, form, kept),
+            window=(start, end + MILLISECOND),
+            build=lambda job: self._file(job, columns, form, kept),
         )
         self.workflows[workflow, run] = (job, base64.b64encode(secrets.token_bytes(13)).decode())
         result = {"workflowId": workflow, "runId": run}
         if export not in WITHOUT_URLS:
-            status = (
-                f"{call.origin}{PAGE}/{workflow}/{quote(run, safe='')}/status?companyKey={self.company_key}"
+            one, key = (
+                f"{call.origin}{PAGE}/{workflow}/{quote(run, safe='')}",
+                f"companyKey={self.company_key}",
             )
-            result |= {"downloadUrl": "", "statusUrl": "" if export in EMPTY_URL else status}
+            result |= {
+                "downloadUrl": f"{one}/download?{key}" if export in EARLY_URL else "",
+                "statusUrl": "" if export in EMPTY_URL else f"{one}/status?{key}",
+            }
         return _passed(result)
 
     def _columns(self, export: str, asked: dict[str, list[str]]) -> list[str]:
@@ -207,15 +211,8 @@ class KhorosCare(Service):
     def _file(
         self, job: Job, names: list[str], form: str, kept: Callable[[dict[str, Value]], bool]
     ) -> tuple[bytes, int]:
-        if job.window is None:
-            raise ValueError(job.id)
-        start, end = (datetime.fromisoformat(edge) for edge in job.window)
         columns = SOURCES[self.name][job.export].columns
-        rows = [
-            row
-            for _, values in stream(self.hub.world, self.name, job.export, start, end, job.created)
-            if kept(row := dict(zip(columns, values, strict=True)))
-        ]
+        rows = [row for values in self.hub.rows(job) if kept(row := dict(zip(columns, values, strict=True)))]
         if form == "json":
             document = [
                 {
@@ -245,7 +242,8 @@ class KhorosCare(Service):
         access = f"analyticsAccessToken={quote(token, safe='')}"
         ready = not job.running and job.outcome in {"done", "empty"}
         if job.running:
-            state, detail = job.word(self.hub.knobs.khoros_words, self.hub.knobs.job_seconds), ""
+            word = job.word(self.hub.knobs.khoros_words, self.hub.knobs.job_seconds)
+            state, _, detail = word.partition("/")
         else:
             state, detail = "CLOSED", "COMPLETED" if ready else job.outcome.upper()
         result = {

@@ -10,17 +10,18 @@ import re
 import time
 import traceback
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import parse_qsl
 
 from aiohttp import web
-from multidict import CIMultiDict
+
+from tap_analytics_exports.sandbox.data import World, stream
 
 if TYPE_CHECKING:
-    from tap_analytics_exports.sandbox.data import World
+    from tap_analytics_exports.sandbox.data import Value
 
 #: Headers that /requests shows; of credentials, only that and how they were sent.
 SHOWN_HEADERS = ("Accept", "Content-Type", "If-Match", "If-Range", "Range", "User-Agent")
@@ -140,9 +141,10 @@ class Knobs:
     timestamp_lt: bool = True
     #: IntelePeer: the next so many shards are stored without their last bytes.
     damage_shards: int = 0
-    #: The words for a job that runs, in order of its life.
+    #: The words for a job that runs, in the order of its life.
     intelepeer_words: list[str] = field(default_factory=lambda: ["Pending", "Processing"])
     gooee_words: list[str] = field(default_factory=lambda: ["queued", "running"])
+    #: Khoros: runnerState, or runnerState/detail, such as CLOSED/CONTINUED_AS_NEW.
     khoros_words: list[str] = field(default_factory=lambda: ["RUNNING"])
     #: Khoros: requests a minute before 429; 0 means none is refused.
     khoros_rate: int = 0
@@ -171,7 +173,7 @@ class Job:
     service: str
     export: str
     request: Any
-    window: tuple[str, str] | None
+    window: tuple[datetime, datetime] | None
     created: datetime
     ready: float
     outcome: str
@@ -306,8 +308,9 @@ class Hub:
         service: str,
         export: str,
         request: object,
-        window: tuple[datetime, datetime] | None,
+        *,
         build: Callable[[Job], Any],
+        window: tuple[datetime, datetime] | None = None,
     ) -> Job:
         """Starts a job.
 
@@ -316,8 +319,8 @@ class Hub:
             service: The vendor.
             export: The export's key in the data.
             request: What was asked, as JSON can show it.
-            window: What span was asked, half-open.
             build: Makes the result; called once, in a thread, when the job has ended well.
+            window: What span was asked, half-open.
 
         Returns:
             The job.
@@ -328,7 +331,7 @@ class Hub:
             service=service,
             export=export,
             request=request,
-            window=(window[0].isoformat(), window[1].isoformat()) if window else None,
+            window=window,
             created=datetime.fromtimestamp(now, UTC),
             ready=now + self.knobs.job_seconds,
             outcome=self._outcome(service, json.dumps(request, ensure_ascii=False)),
@@ -337,6 +340,20 @@ class Hub:
         self.jobs.append(job)
         self.max_running[service] = max(self.max_running[service], self.running(service))
         return job
+
+    def rows(self, job: Job, export: str | None = None) -> Iterator[list[Value]]:
+        """The rows of a job's window as they were when it was triggered.
+
+        Args:
+            job: The job.
+            export: The export, where a job has several.
+
+        Yields:
+            Each row's values.
+        """
+        start, end = job.window or (job.created, job.created)
+        for _, row in stream(self.world, job.service, export or job.export, start, end, as_of=job.created):
+            yield row
 
     def _outcome(self, service: str, request: str) -> str:
         for rule in self.knobs.fail_jobs:
@@ -354,7 +371,7 @@ class Hub:
                 "service": service,
                 "export": job.export,
                 "job": job.id,
-                "window": job.window,
+                "window": [edge.isoformat() for edge in job.window or ()] or None,
                 "as_of": job.created.isoformat(),
                 "file": file,
                 "rows": rows,
@@ -460,14 +477,14 @@ async def send(request: web.Request, answer: Answer, action: dict[str, Any]) -> 
     ):
         return await _send_broken(request, answer, action)
     if answer.chunked:
-        response = web.StreamResponse(status=answer.status, headers=CIMultiDict(answer.headers))
+        response = web.StreamResponse(status=answer.status, headers=answer.headers)
         response.enable_chunked_encoding()
         await response.prepare(request)
         for start in range(0, len(answer.body), 1 << 16):
             await response.write(answer.body[start : start + (1 << 16)])
         await response.write_eof()
         return response
-    return web.Response(status=answer.status, body=answer.body, headers=CIMultiDict(answer.headers))
+    return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
 
 async def _send_broken(request: web.Request, answer: Answer, action: dict[str, Any]) -> web.StreamResponse:
@@ -569,7 +586,7 @@ def describe(job: Job) -> dict[str, Any]:
         "service": job.service,
         "export": job.export,
         "request": job.request,
-        "window": job.window,
+        "window": [edge.isoformat() for edge in job.window or ()] or None,
         "created": job.created.isoformat(),
         "state": state,
     }
