@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from tap_analytics_exports.sandbox.data import expected
 from tap_analytics_exports.sandbox.server import Answer, Call, Fault, Route, Service, as_json, describe, shown
+from tap_analytics_exports.sandbox.sftp import NAME as SFTP
 
 
 class Control(Service):
@@ -75,7 +76,10 @@ class Control(Service):
     async def faults(self, call: Call) -> Answer:
         """Takes a list of rules in place of those before, and shows what is left of them."""
         if call.method == "POST":
-            self.hub.faults = [Fault(**rule) for rule in call.json()]
+            rules = [Fault(**rule) for rule in call.json()]
+            if unknown := {rule.service for rule in rules} - {*self.hub.services, SFTP}:
+                raise ValueError(f"unknown services: {sorted(unknown)}")
+            self.hub.faults = rules
         return as_json([vars(rule) for rule in self.hub.faults])
 
     async def end_credentials(self, call: Call) -> Answer:

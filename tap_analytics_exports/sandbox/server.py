@@ -76,7 +76,7 @@ def as_json(document: object, status: int = 200, content_type: str = "applicatio
     return Answer(status, body, (("Content-Type", content_type),))
 
 
-class Refusal(Exception):  # noqa: N818 - it is an answer
+class Refusal(Exception):
     """Ends the handling of a call with this answer."""
 
     def __init__(self, answer: Answer) -> None:
@@ -205,6 +205,7 @@ ACTIONS = frozenset(
         "headers",
         "run",
         "delay",
+        "drip",
         "hang",
         "close",
         "truncate_after_bytes",
@@ -476,12 +477,18 @@ async def send(request: web.Request, answer: Answer, action: dict[str, Any]) -> 
         name in action for name in ("close", "truncate_after_bytes", "chunked_truncate", "no_length", "hang")
     ):
         return await _send_broken(request, answer, action)
-    if answer.chunked:
+    if answer.chunked or "drip" in action:
         response = web.StreamResponse(status=answer.status, headers=answer.headers)
-        response.enable_chunked_encoding()
+        if answer.chunked:
+            response.enable_chunked_encoding()
+        else:
+            response.content_length = len(answer.body)
         await response.prepare(request)
-        for start in range(0, len(answer.body), 1 << 16):
-            await response.write(answer.body[start : start + (1 << 16)])
+        # A dripping answer comes in twenty pieces.
+        piece = len(answer.body) // 20 + 1 if "drip" in action else 1 << 16
+        for start in range(0, len(answer.body), piece):
+            await response.write(answer.body[start : start + piece])
+            await asyncio.sleep(action.get("drip", 0))
         await response.write_eof()
         return response
     return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
