@@ -18,10 +18,10 @@ VENV := .venv/.synced
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
-demo: $(VENV) $(MELTANO) ## The five services on this machine, loaded into a DuckDB file by `meltano run`
+demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five services on this machine, loaded into a DuckDB file by `meltano run`
 	.venv/bin/python demo/demo.py
 
-test: $(VENV) $(MELTANO) ## All tests; ARGS="-k windows" for some
+test: $(VENV) .meltano/target-duckdb .meltano/target-postgres ## All tests; ARGS="-k windows" for some
 	.venv/bin/pytest --numprocesses=auto $(ARGS)
 
 lint: $(VENV) ## Style and types
@@ -47,4 +47,9 @@ $(MELTANO): $(UV)
 $(VENV): $(UV) pyproject.toml uv.lock
 	@test -x .venv/bin/python || $(PYTHON) -m venv --without-pip .venv
 	.tools/bin/uv sync --quiet --locked --all-extras
+	@touch $@
+
+# Each of Meltano's plugins has an environment of its own.
+.meltano/%: $(MELTANO) pyproject.toml meltano.yml demo/target-duckdb/target_duckdb_exact.py
+	.tools/bin/meltano --log-level=warning install $*
 	@touch $@
