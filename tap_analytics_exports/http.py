@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import logging
 import math
-import os
 import random
-import socket
+import ssl
 import threading
 import time
 import zlib
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -25,8 +26,15 @@ import requests
 import urllib3
 
 from tap_analytics_exports.download import Body
-from tap_analytics_exports.errors import Ambiguous, Busy, CredentialsRefused, ExportFailed, Unreachable
-from tap_analytics_exports.redaction import clean, safe_url
+from tap_analytics_exports.errors import (
+    Ambiguous,
+    Busy,
+    CredentialsRefused,
+    ExportFailed,
+    TapError,
+    Unreachable,
+)
+from tap_analytics_exports.redaction import clean, hide, safe_url
 
 CONNECT_SECONDS = 10
 SILENCE_SECONDS = 60
@@ -41,6 +49,11 @@ _MAYBE = "whether a job was triggered is not known"
 _PATIENCE = 30.0
 """The longest wait in seconds between two tries; who is asked to wait longer comes back later."""
 
+_FOR_ANYBODY = frozenset({"accept", "range", "if-range", "if-match"})
+"""Headers of a caller that may go to another origin; in others there may be credentials."""
+
+logger = logging.getLogger("tap-analytics-exports.http")
+
 
 class Auth(Protocol):
     """How a provider's requests show who sends them. Called from several threads."""
@@ -52,26 +65,104 @@ class Auth(Protocol):
         """Get new credentials after a 401; False where there is nothing to renew."""
 
 
-class Pace:
-    """At most `per_minute` calls in every span of 60 seconds, over all threads."""
+class FixedAuth:
+    """Credentials that stay as they are, in the header `Authorization`."""
 
-    _SPAN = 60.25  # a little more, as what leaves here 60 seconds apart may arrive less far apart
+    def __init__(self, header: str) -> None:
+        self._headers = {"Authorization": header}
+
+    @classmethod
+    def basic(cls, username: str, password: str) -> FixedAuth:
+        """HTTP Basic, in UTF-8."""
+        pair = base64.b64encode(f"{username}:{password}".encode()).decode()
+        hide(pair)
+        return cls(f"Basic {pair}")
+
+    def headers(self) -> Mapping[str, str]:
+        """The one header."""
+        return self._headers
+
+    def renew(self, refused: requests.Response) -> bool:
+        """There is nothing to renew."""
+        return False
+
+
+class LoginAuth:
+    """A token that a login gives, in the header `Authorization`; all threads share it until a 401 ends it.
+
+    Args:
+        scheme: What stands before the token.
+        login: Gets a token from the provider. When it is refused, it is not called again.
+    """
+
+    def __init__(self, scheme: str, login: Callable[[], str]) -> None:
+        self._scheme = scheme
+        self._login = login
+        self._lock = threading.Lock()
+        self._header: str | None = None
+        self._refused: CredentialsRefused | None = None
+
+    def headers(self) -> Mapping[str, str]:
+        """The header, after a login if there is no token."""
+        with self._lock:
+            if self._refused is not None:
+                raise self._refused
+            if self._header is None:
+                try:
+                    token = self._login()
+                except CredentialsRefused as error:
+                    self._refused = error
+                    raise
+                hide(token)
+                self._header = f"{self._scheme} {token}"
+            return {"Authorization": self._header}
+
+    def renew(self, refused: requests.Response) -> bool:
+        """Forget the token that was refused, unless another thread has got a new one already."""
+        with self._lock:
+            if refused.request.headers.get("Authorization") == self._header:
+                self._header = None
+        return True
+
+
+class Pace:
+    """At most `per_minute` requests in every span of 60 seconds, over all threads.
+
+    A request counts from its leaving until 60 seconds after its answer began, for that is the latest moment
+    at which it can have arrived: so the rate holds where the provider counts, however long the way there is.
+    """
+
+    _SPAN = 60.1
 
     def __init__(self, per_minute: int | None) -> None:
         self._per_minute = per_minute
-        self._lock = threading.Lock()
-        self._sent: deque[float] = deque(maxlen=per_minute)
+        self._changed = threading.Condition()
+        self._under_way = 0
+        self._answered: deque[float] = deque()
 
-    def wait(self) -> None:
-        """Return when the next request may leave."""
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """Wait until a request may leave; its answer has begun, or failed, when the block ends."""
         if self._per_minute is None:
+            yield
             return
-        with self._lock:
-            turn = time.monotonic()
-            if len(self._sent) == self._per_minute:
-                turn = max(turn, self._sent[0] + self._SPAN)
-            self._sent.append(turn)
-        time.sleep(max(0.0, turn - time.monotonic()))
+        with self._changed:
+            while self._under_way + self._recent() >= self._per_minute:
+                oldest = self._answered[0] if self._answered else None
+                self._changed.wait(None if oldest is None else oldest + self._SPAN - time.monotonic())
+            self._under_way += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._under_way -= 1
+                self._answered.append(time.monotonic())
+                self._changed.notify_all()
+
+    def _recent(self) -> int:
+        while self._answered and self._answered[0] <= time.monotonic() - self._SPAN:
+            self._answered.popleft()
+        return len(self._answered)
 
 
 class Http:
@@ -113,6 +204,10 @@ class Http:
         """An absolute URL: `path` may be one already, be rooted in the host, or be relative to the base."""
         return urljoin(self.base_url, path)
 
+    def own(self, url: str) -> bool:
+        """Whether a URL is of the provider's own origin, to which the credentials go."""
+        return _origin(url) == _origin(self.base_url)
+
     def ask(self, method: str, path: str, **how: Any) -> requests.Response:  # noqa: ANN401 - requests' own words
         """Send a request that changes nothing at the provider, so it is tried again while failures pass.
 
@@ -123,7 +218,14 @@ class Http:
             CredentialsRefused: 401, also with new credentials.
             Unreachable: No usable answer after some tries.
         """
-        return self._again(partial(self._send, method, self.url(path), **how))
+
+        def send() -> requests.Response:
+            response = self._send(method, self.url(path), **how)
+            if response.status_code in self._passing:
+                raise Unreachable(self.words(response), retry_after(response))
+            return response
+
+        return self._again(send)
 
     def trigger(self, method: str, path: str, **how: Any) -> requests.Response:  # noqa: ANN401
         """Send a request that costs something, so it is repeated only when no byte of it was sent.
@@ -134,21 +236,31 @@ class Http:
             CredentialsRefused: 401, also with new credentials.
             Unreachable: No connection after some tries.
         """
+        try:
+            response = self._once(method, path, **how)
+        except _NotSent:
+            raise
+        except Unreachable as error:
+            raise Ambiguous(f"{error}; {_MAYBE}") from None
+        if response.status_code >= 500:
+            raise Ambiguous(f"{self.words(response)}; {_MAYBE}")
+        return response
 
-        def once() -> requests.Response:
-            try:
-                response = self._send(method, self.url(path), **how)
-            except Unreachable as error:
-                if isinstance(error, _NotSent):
-                    raise
-                raise Ambiguous(f"{error}; {_MAYBE}") from None
-            if response.status_code in (429, 503):
-                raise Busy(self.words(response), retry_after(response))
-            if response.status_code >= 500:
-                raise Ambiguous(f"{self.words(response)}; {_MAYBE}")
-            return response
+    def probe(self, path: str, **how: Any) -> None:  # noqa: ANN401
+        """Ask for something cheap, to see whether the credentials are accepted.
 
-        return self._again(once, passing=frozenset())
+        Raises:
+            CredentialsRefused: They are not, or they do not allow to ask.
+            Unreachable: No usable answer after some tries.
+        """
+        response = self.ask("GET", path, **how)
+        if response.status_code == 403:
+            raise CredentialsRefused(f"{self.words(response)}; check what the credentials allow")
+        if response.status_code >= 400:
+            logger.warning(
+                "%s; the credentials were not refused, but check base_url and the ids in the settings",
+                self.words(response),
+            )
 
     @contextmanager
     def body(
@@ -163,82 +275,96 @@ class Http:
         """Send a request and hand out its answer's body as it arrives.
 
         Args:
-            method: Its method; what is not GET is sent once.
+            method: Its method; what is not GET costs something, and is repeated only when no byte was sent.
             path: Its URL, see `url`.
             answer_seconds: How long the provider may take to begin its answer.
             check: Raises what an answer that is no file means.
             how: What else `requests` takes.
+
+        Raises:
+            Busy: Not for GET: the provider said that it did not act on it, 429 or 503.
+            CredentialsRefused: 401, also with new credentials.
+            ExportFailed: Not for GET: the answer did not begin in time.
+            Unreachable: No usable answer after some tries.
         """
-        ask = self.ask if method == "GET" else self.trigger
-        response = ask(method, path, stream=True, timeout=(CONNECT_SECONDS, answer_seconds), **how)
+        send = self.ask if method == "GET" else self._once
+        try:
+            response = send(method, path, stream=True, timeout=(CONNECT_SECONDS, answer_seconds), **how)
+        except _TooSlow as error:
+            if method == "GET":
+                raise
+            raise ExportFailed(f"{error}, which was {answer_seconds:.0f} seconds") from None
         with response:
             check(response)
+            if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+                raise Unreachable(f"{self.words(response)} with a web page in place of the file")
+            _set_timeout(response.raw, SILENCE_SECONDS)
             yield Body(self._stream(response), _proof(response))
 
     def words(self, response: requests.Response) -> str:
-        """What an answer says, for a message: status, address and the beginning of its body."""
-        try:
-            text = " ".join(response.text[:2000].split())[:300] if response.status_code >= 300 else ""
-        except requests.RequestException:
-            text = ""
+        """What an answer says, for a message: status, address and the beginning of its body.
+
+        The bodies of other hosts are left out, for those of signed URLs show parts of the signature.
+        """
+        body = b""
+        if response.status_code >= 300 and self.own(response.url):
+            with suppress(requests.RequestException):
+                body = next(response.iter_content(2000), b"")
+        text = " ".join(body.decode(errors="replace").split())[:300]
         address = f"{response.request.method} {safe_url(response.url)}"
         return clean(f"{self.provider}: {address} answered {response.status_code} {text}").rstrip()
 
-    def json(self, response: requests.Response) -> Any:  # noqa: ANN401
+    def json(self, response: requests.Response, error: type[TapError] = ExportFailed) -> Any:  # noqa: ANN401
         """The JSON of an answer.
 
-        Raises:
-            ExportFailed: It is not JSON, which some providers answer when something is wrong before them.
+        Args:
+            response: The answer.
+            error: What to raise when it is not JSON, which is what hosts answer that stand before a provider;
+                `Unreachable` where asking again costs nothing.
         """
         try:
             return msgspec.json.decode(response.content)
         except msgspec.DecodeError:
             address = f"{response.request.method} {safe_url(response.url)}"
-            raise ExportFailed(
-                f"{self.provider}: {address} answered {response.status_code}, but no JSON"
-            ) from None
+            raise error(f"{self.provider}: {address} answered {response.status_code}, but no JSON") from None
+
+    def _once(self, method: str, path: str, **how: Any) -> requests.Response:  # noqa: ANN401
+        """Repeat a request only when no byte of it was sent; 429 and 503 mean that it was not taken on."""
+        response = self._again(partial(self._send, method, self.url(path), **how), _NotSent)
+        if response.status_code in (429, 503):
+            raise Busy(self.words(response), retry_after(response))
+        return response
 
     def _again(
-        self, send: Callable[[], requests.Response], *, passing: frozenset[int] | None = None
+        self, send: Callable[[], requests.Response], failures: type[Unreachable] = Unreachable
     ) -> requests.Response:
-        passing = self._passing if passing is None else passing
-
-        def once() -> requests.Response:
-            response = send()
-            if response.status_code in passing:
-                raise _NotSent(self.words(response), retry_after(response))
-            return response
-
         def hopeless(error: Exception) -> bool:
             wait = error.after if isinstance(error, Unreachable) else None
             return wait is not None and wait > _PATIENCE
 
         again = backoff.on_exception(
-            _distances, Unreachable, max_tries=5, giveup=hopeless, jitter=None, logger=None
+            _distances, failures, max_tries=5, giveup=hopeless, jitter=None, logger=None
         )
-        answer: requests.Response = again(once)()
+        answer: requests.Response = again(send)()
         return answer
 
     def _send(self, method: str, url: str, **how: Any) -> requests.Response:  # noqa: ANN401
         how.setdefault("timeout", (CONNECT_SECONDS, SILENCE_SECONDS))
         response = self._hop(method, url, **how)
-        if response.status_code == 401 and self._auth and self._own(url):
+        if response.status_code == 401 and self._auth and self.own(url):
             if not self._auth.renew(response):
                 raise CredentialsRefused(f"{self.words(response)}; check the credentials")
             response = self._hop(method, url, **how)
             if response.status_code == 401:
                 raise CredentialsRefused(f"{self.words(response)}; check the credentials")
         for _ in range(5):
-            if method != "GET" or response.status_code not in REDIRECTS:
+            if method != "GET" or response.status_code not in REDIRECTS or "Location" not in response.headers:
                 break
-            url = urljoin(url, response.headers.get("Location", ""))
+            url = urljoin(url, response.headers["Location"])
             response.close()
             how.pop("params", None)
             response = self._hop(method, url, **how)
         return response
-
-    def _own(self, url: str) -> bool:
-        return _origin(url) == _origin(self.base_url)
 
     def _hop(
         self,
@@ -250,48 +376,41 @@ class Http:
         headers: Mapping[str, str] | None = None,
         **how: Any,  # noqa: ANN401
     ) -> requests.Response:
-        own = self._own(url)
-        sent = {
-            "Accept-Encoding": "gzip",
-            **(headers or {}),
-            **(self._auth.headers() if self._auth and own else {}),
-        }
+        own = self.own(url)
+        sent = {"Accept-Encoding": "gzip"}
+        sent |= {name: text for name, text in (headers or {}).items() if own or name.lower() in _FOR_ANYBODY}
+        if self._auth and own:
+            try:
+                sent |= self._auth.headers()
+            except Unreachable as error:  # so the request itself was not sent
+                raise _NotSent(str(error), error.after) from None
         request = self._session.prepare_request(requests.Request(method, url, headers=sent, **how))
         if "params" not in how:
             request.url = url  # byte for byte as the provider gave it, where requests would quote anew
         settings = self._session.merge_environment_settings(url, {}, stream, None, None)
-        if own:
-            self._pace.wait()
-        try:
-            return self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
-        except requests.RequestException as error:
-            raise self._unreachable(error, method, url) from None
+        with self._pace.turn() if own else nullcontext():
+            try:
+                return self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
+            except requests.RequestException as error:
+                raise self._unreachable(error, method, url) from None
 
     def _unreachable(self, error: requests.RequestException, method: str, url: str) -> Unreachable:
         reason = error.args[0] if error.args else error
         reason = getattr(reason, "reason", None) or reason
-        kind = _NotSent if isinstance(reason, _UNSENT) else Unreachable
-        words = {
-            "ReadTimeoutError": "no answer in time",
-            "ConnectTimeoutError": "no connection in time",
-            "NameResolutionError": "the host's name is not known",
-        }.get(type(reason).__name__, type(reason).__name__)
+        kind, words = _kind(reason)
         return kind(f"{self.provider}: {method} {safe_url(url)}: {words}")
 
     def _stream(self, response: requests.Response) -> Iterator[bytes]:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         raw: urllib3.HTTPResponse = response.raw
         try:
-            with _silence(raw) as heard:
-                arriving = _listen(raw.stream(_CHUNK, decode_content=False), heard)
-                if encoding in ("gzip", "x-gzip"):
-                    yield from _gunzip(arriving)
-                elif encoding == "identity":
-                    yield from arriving
-                else:
-                    raise ExportFailed(
-                        f"{self.provider}: the file has the unknown Content-Encoding {encoding}"
-                    )
+            arriving = raw.stream(_CHUNK, decode_content=False)
+            if encoding in ("gzip", "x-gzip"):
+                yield from _gunzip(arriving)
+            elif encoding == "identity":
+                yield from arriving
+            else:
+                raise ExportFailed(f"{self.provider}: the file has the unknown Content-Encoding {encoding}")
         except (urllib3.exceptions.HTTPError, OSError) as error:
             words = type(error).__name__
             raise Unreachable(
@@ -303,17 +422,30 @@ class _NotSent(Unreachable):
     """A failure after which even a request that costs something may be sent again."""
 
 
-_UNSENT = (
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    urllib3.exceptions.NameResolutionError,
-)
+class _TooSlow(Unreachable):
+    """A request was sent, and its answer did not begin in time."""
+
+
+def _kind(reason: object) -> tuple[type[Unreachable], str]:
+    """What a failure of urllib3's means, and its words."""
+    match reason:
+        case urllib3.exceptions.NameResolutionError():
+            return _NotSent, "the host's name is not known"
+        case urllib3.exceptions.ConnectTimeoutError():
+            return _NotSent, "no connection in time"
+        case urllib3.exceptions.NewConnectionError():
+            return _NotSent, "no connection"
+        case urllib3.exceptions.SSLError(args=(ssl.SSLCertVerificationError(verify_message=why), *_)):
+            return _NotSent, f"the host's certificate is not trusted ({why})"
+        case urllib3.exceptions.ReadTimeoutError():
+            return _TooSlow, "no answer in time"
+    return Unreachable, type(reason).__name__
 
 
 def retry_after(response: requests.Response) -> float | None:
     """The seconds that `Retry-After` asks for, given as a number or as a date; None without it."""
     text = response.headers.get("Retry-After", "").strip()
-    if text.isdigit():
+    if text.isdecimal():
         return float(text)
     try:
         return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
@@ -353,48 +485,37 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
             if decoder.eof:
                 decoder = zlib.decompressobj(wbits=31)
             try:
-                yield decoder.decompress(left)
+                yield decoder.decompress(left, _CHUNK)  # bounded, as a little gzip may hold very much
             except zlib.error:
                 raise urllib3.exceptions.DecodeError from None
-            left = decoder.unused_data
+            left = decoder.unconsumed_tail or decoder.unused_data
     if not decoder.eof:
         raise urllib3.exceptions.DecodeError
 
 
-def _listen(chunks: Iterator[bytes], heard: Callable[[], None]) -> Iterator[bytes]:
-    for chunk in chunks:
-        heard()
-        yield chunk
-
-
-@contextmanager
-def _silence(raw: urllib3.HTTPResponse) -> Iterator[Callable[[], None]]:
-    """Shut a connection down on which nothing arrives for `SILENCE_SECONDS`.
+def _set_timeout(raw: Any, seconds: float) -> None:  # noqa: ANN401 - a urllib3.HTTPResponse
+    """Change how long an answer's connection may be silent.
 
     The timeout of requests can't do it: it is one for the answer's beginning, which a provider that computes
-    while one waits may delay for hours, and for its body.
+    while one waits may delay for hours, and for its body. There is no public way to the socket.
     """
-    last = time.monotonic()
-    done = threading.Event()
+    with suppress(AttributeError):  # the body is empty, and the connection done with
+        raw._fp.fp.raw._sock.settimeout(seconds)  # noqa: SLF001
 
-    def heard() -> None:
-        nonlocal last
-        last = time.monotonic()
 
-    def watch(connection: socket.socket) -> None:
-        with connection:
-            while not done.wait(1.0):
-                if time.monotonic() - last > SILENCE_SECONDS:
-                    connection.shutdown(socket.SHUT_RDWR)
-                    return
+def no_object(body: Body) -> Body:
+    """A body that must not be a JSON object, by which some providers say with status 200 what went wrong."""
 
-    with suppress(OSError):  # no file number: the body is empty and the connection done with
-        connection = socket.socket(fileno=os.dup(raw.fileno()))
-        threading.Thread(target=watch, args=[connection], name="silence", daemon=True).start()
-    try:
-        yield heard
-    finally:
-        done.set()
+    def chunks() -> Iterator[bytes]:
+        begun = False
+        for chunk in body.chunks:
+            begun, first = begun or bool(chunk.strip()), not begun
+            if first and chunk.lstrip().startswith(b"{"):
+                text = chunk[:300].decode(errors="replace")
+                raise ExportFailed(clean(f"in place of the file, the provider answered {text}"))
+            yield chunk
+
+    return Body(chunks(), body.proof)
 
 
 def millis(moment: datetime) -> int:
