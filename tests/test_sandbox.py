@@ -664,6 +664,20 @@ def test_khoros_methods_and_parameters(sandbox):
     assert {row["TEAM_ID"] for row in found} == {"1", "2"}
 
 
+def test_khoros_time_zones(sandbox):
+    care = Care(sandbox)
+    url = f"{care.block['base_url'].removesuffix('/reports')}/config/timezones"
+    assert care.get(url).status_code == 401
+    zones = care.get(url, params={"companyKey": care.block["company_key"]}).json()["result"]
+    india = next(zone for zone in zones if zone["id"] == "Asia/Kolkata")
+    assert (india["offsetString"], india["offsetMillis"]) == ("+05:30", 19800000)
+    for asked in ({"timezone": india["id"]}, {"timezoneOffset": india["offsetMillis"]}):
+        result = care.trigger("response", **asked).json()["result"]
+        document = care.get(care.wait(result["statusUrl"])["jobInfo"]["downloadUrl"]).json()
+        assert document[0]["POST_TIME"] == "2026-03-04 05:30:00.000"
+    assert care.trigger("response", timezone="Mars/Olympus").status_code == 400
+
+
 def test_khoros_failure_and_rate(sandbox):
     care = Care(sandbox)
     sandbox.post(

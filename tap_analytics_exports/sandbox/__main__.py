@@ -229,6 +229,7 @@ async def run(asked: argparse.Namespace) -> None:
         make_folders(folder, results)
         hub = Hub(data.World(asked.seed, asked.rows), Knobs(job_seconds=asked.job_seconds))
         build(hub, results, asked.shards)
+        stack.callback(hub.close)
         ports = {}
         for number, name in enumerate(ORIGINS):
             ports[name] = await listen(hub, hub.services[name], asked.port and asked.port + number, stack)

@@ -10,7 +10,7 @@ import uuid
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from tap_analytics_exports.sandbox.data import SOURCES, snapshot, text
+from tap_analytics_exports.sandbox.data import SOURCES, text
 from tap_analytics_exports.sandbox.files import GooeeFiles, Stored
 from tap_analytics_exports.sandbox.server import Answer, Call, Hub, Job, Route, Service, as_json
 
@@ -128,7 +128,7 @@ class Gooee(Service):
         return as_json(await self._shown(job, resource), 201)
 
     def _file(self, job: Job) -> tuple[bytes, int]:
-        rows = [row for _, row in snapshot(self.hub.world, job.export, job.created)]
+        rows = list(self.hub.rows(job))
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(SOURCES[self.name][job.export].columns)

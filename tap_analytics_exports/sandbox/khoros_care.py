@@ -6,12 +6,13 @@ import base64
 import csv
 import io
 import json
-import re
 import secrets
 import uuid
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any, ClassVar
 from urllib.parse import parse_qsl, quote, unquote
+from zoneinfo import ZoneInfo
 
 from tap_analytics_exports.sandbox.data import MILLISECOND, SOURCES, Value, text
 from tap_analytics_exports.sandbox.files import KhorosFiles, Stored
@@ -26,9 +27,6 @@ from tap_analytics_exports.sandbox.server import (
     Service,
     as_json,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 USERNAME = "analytics-user"
 PASSWORD = "care:pass"  # noqa: S105 - invented
@@ -63,6 +61,10 @@ INTERVALS = frozenset(
 )
 #: A month allows days, a week allows eight hours but not four: the bound lies between 32 and 43.
 MAX_BUCKETS = 40
+#: The ids of the time zones that an account may choose from.
+ZONES = ("Etc/GMT+12", "America/New_York", "Etc/UTC", "Europe/Helsinki", "Asia/Kolkata", "Pacific/Apia")
+#: Gives a row as it is shown, or None if it was not asked for.
+Choice = Callable[[dict[str, Value]], dict[str, Value] | None]
 HYDRATION = (
     "Unable to hydrate filter for export info: "
     "com.lithium.socialweb.analytics.webapp.models.filter.HydrationException: "
@@ -109,6 +111,7 @@ class KhorosCare(Service):
             ]
         one = f"{PAGE}/([^/]+)/([^/]+)"
         return [
+            Route("GET", "/api/public/config/timezones", self.timezones),
             Route("GET", f"{one}/status", self.status),
             Route("GET", f"{one}/download", self.download),
             *routes,
@@ -133,6 +136,25 @@ class KhorosCare(Service):
             return
         if query.get("companyKey") != self.company_key:
             raise Refusal(as_json({}, 401))
+
+    async def timezones(self, call: Call) -> Answer:
+        """Lists the ids that `timezone` takes (Khoros, Config API)."""
+        self._check_key(call)
+        now = datetime.now(UTC)
+        zones = []
+        for name in ZONES:
+            local = now.astimezone(ZoneInfo(name))
+            offset = local.utcoffset() or timedelta()
+            zones.append(
+                {
+                    "id": name,
+                    "name": name,
+                    "shortName": local.tzname(),
+                    "offsetString": f"{local:%z}"[:-2] + ":" + f"{local:%z}"[-2:],
+                    "offsetMillis": offset // MILLISECOND,
+                }
+            )
+        return _passed(zones)
 
     async def trigger(self, call: Call, export: str) -> Answer:
         """Starts a workflow."""
@@ -160,7 +182,7 @@ class KhorosCare(Service):
             )
             columns = self._columns(export, asked)
             form = asked.get("reportFormat", ["json"])[-1].lower()
-            kept = _filter(export, asked)
+            choose = _choice(export, asked)
             if first > last or form not in {"csv", "json"}:
                 return as_json({}, 400)
             if export == "team_performance_interval":
@@ -185,7 +207,7 @@ class KhorosCare(Service):
             export,
             asked,
             window=(start, end + MILLISECOND),
-            build=lambda job: self._file(job, columns, form, kept),
+            build=lambda job: self._file(job, columns, form, choose),
         )
         self.workflows[workflow, run] = (job, base64.b64encode(secrets.token_bytes(13)).decode())
         result = {"workflowId": workflow, "runId": run}
@@ -208,24 +230,21 @@ class KhorosCare(Service):
             raise ValueError(names)
         return names
 
-    def _file(
-        self, job: Job, names: list[str], form: str, kept: Callable[[dict[str, Value]], bool]
-    ) -> tuple[bytes, int]:
+    def _file(self, job: Job, names: list[str], form: str, choose: Choice) -> tuple[bytes, int]:
         columns = SOURCES[self.name][job.export].columns
-        rows = [row for values in self.hub.rows(job) if kept(row := dict(zip(columns, values, strict=True)))]
+        every = (choose(dict(zip(columns, values, strict=True))) for values in self.hub.rows(job))
+        rows = [[row[name] for name in names] for row in every if row is not None]
         if form == "json":
-            document = [
-                {
-                    name: text(self.name, row[name]) if isinstance(row[name], datetime) else row[name]
-                    for name in names
-                }
+            lines = (
+                [text(self.name, value) if isinstance(value, datetime) else value for value in row]
                 for row in rows
-            ]
+            )
+            document = [dict(zip(names, line, strict=True)) for line in lines]
             return json.dumps(document, ensure_ascii=False).encode(), len(rows)
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(names)
-        writer.writerows([text(self.name, row[name]) for name in names] for row in rows)
+        writer.writerows([text(self.name, value) for value in row] for row in rows)
         return buffer.getvalue().encode(), len(rows)
 
     def _workflow(self, call: Call, workflow: str, run: str) -> tuple[Job, str]:
@@ -287,26 +306,39 @@ def _passed(result: Any) -> Answer:  # noqa: ANN401 - an object, or an array of 
     return as_json({"status": "PASS", "request": None, "message": None, "result": result})
 
 
-def _filter(export: str, asked: dict[str, list[str]]) -> Callable[[dict[str, Value]], bool]:
-    """Reads the parameters that choose rows.
+def _choice(export: str, asked: dict[str, list[str]]) -> Choice:
+    """Reads the parameters that choose rows, and those that say in which zone times are written.
 
     Raises:
-        ValueError: conversationReportType is none of the three.
+        ValueError: A parameter has a value that it can't have.
     """
     mode = asked.get("conversationReportType", ["OPEN_AT_END"])[-1]
     if mode not in {"OPEN_AT_END", "CLOSED", "CREATED"}:
         raise ValueError(mode)
     chosen = {
-        column: {part for value in asked[name] for part in re.split(",", value)}
+        column: {part for value in asked[name] for part in value.split(",")}
         for name, column in (("teamIds", "TEAM_ID"), ("teamId", "TEAM_ID"), ("agentId", "AGENT_ID"))
         if name in asked
     }
+    name = asked.get("timezone", ["Etc/UTC"])[-1]
+    if name not in ZONES:
+        raise ValueError(name)
+    offset = timedelta(milliseconds=int(asked.get("timezoneOffset", ["0"])[-1]))
+    zone = timezone(offset) if "timezoneOffset" in asked else ZoneInfo(name)
 
-    def kept(row: dict[str, Value]) -> bool:
+    def choose(row: dict[str, Value]) -> dict[str, Value] | None:
         if any(column in row and str(row[column]) not in values for column, values in chosen.items()):
-            return False
-        if export != "conversation" or mode == "CREATED":
-            return True
-        return (row["STATUS"] == "CLOSED") is (mode == "CLOSED")
+            return None
+        if (
+            export == "conversation"
+            and mode != "CREATED"
+            and (row["STATUS"] == "CLOSED") != (mode == "CLOSED")
+        ):
+            return None
+        return {
+            # The time on the wall there, written as if it were UTC: only the format changes.
+            column: value.astimezone(zone).replace(tzinfo=UTC) if isinstance(value, datetime) else value
+            for column, value in row.items()
+        }
 
-    return kept
+    return choose

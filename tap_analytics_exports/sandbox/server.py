@@ -18,7 +18,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
-from tap_analytics_exports.sandbox.data import World, stream
+from tap_analytics_exports.sandbox.data import World, snapshot, stream
 
 if TYPE_CHECKING:
     from tap_analytics_exports.sandbox.data import Value
@@ -264,7 +264,13 @@ class Hub:
         """
         self.first_world, self.first_knobs = world, knobs
         self.services: dict[str, Service] = {}
+        #: At the process's end, so that no result is made any longer.
+        self.closed = False
         self.reset()
+
+    def close(self) -> None:
+        """Ends the making of results, which goes on in threads."""
+        self.closed = True
 
     def reset(self) -> None:
         """Forgets everything but the data and how the process was started."""
@@ -343,7 +349,7 @@ class Hub:
         return job
 
     def rows(self, job: Job, export: str | None = None) -> Iterator[list[Value]]:
-        """The rows of a job's window as they were when it was triggered.
+        """The rows of a job's window, or of its snapshot, as they were when it was triggered.
 
         Args:
             job: The job.
@@ -352,8 +358,13 @@ class Hub:
         Yields:
             Each row's values.
         """
-        start, end = job.window or (job.created, job.created)
-        for _, row in stream(self.world, job.service, export or job.export, start, end, as_of=job.created):
+        if job.window is None:
+            found = snapshot(self.world, job.export, job.created)
+        else:
+            found = stream(self.world, job.service, export or job.export, *job.window, as_of=job.created)
+        for _, row in found:
+            if self.closed:
+                return
             yield row
 
     def _outcome(self, service: str, request: str) -> str:
