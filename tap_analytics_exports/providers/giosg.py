@@ -1,0 +1,178 @@
+"""giosg: the events of a workflow's step, as a file that is the answer to the request itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from functools import partial
+from typing import Annotated, Any, Literal
+from urllib.parse import quote
+
+import requests
+from msgspec import Meta
+
+from tap_analytics_exports.download import Body, RemoteFile
+from tap_analytics_exports.errors import ExportFailed, NoData
+from tap_analytics_exports.http import FixedAuth, Http, Pace, no_object
+from tap_analytics_exports.parse import Dialect
+from tap_analytics_exports.providers.base import Handle, Look, Provider, Ready, Request
+from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings, Secret, about
+
+NAME = "giosg"
+
+# The causes that the download page gives for its status codes.
+_ADVICE = {
+    403: "check the subscription, the organization_id and the token's permission for reporting",
+    406: "giosg does not implement this filter: change `filters`",
+}
+
+# Windows no longer than this are not split, as their size is not why giosg can't answer.
+_SHORT = timedelta(hours=1)
+
+
+class GiosgExport(Export, kw_only=True, forbid_unknown_fields=True):
+    """The events of one step of a workflow."""
+
+    workflow_id: Annotated[str, about("Workflow", "The workflow's id (UUID)")]
+    step_index: Annotated[int, about("Step", "Index of the step; 0 is the source"), Meta(ge=0)]
+    filters: Annotated[
+        list[dict[str, Any]], about("Filters", "Objects with `property` and `values`; empty: all events")
+    ] = []  # noqa: RUF012
+    step_data: Annotated[
+        list[dict[str, Any]] | None, about("Step data", "For each step an object with its `actions`")
+    ] = None
+    target: Annotated[
+        Literal["default", "triggered_goal"],
+        about("Target", "Events of the step, or of the goal that it triggered"),
+    ] = "default"
+    format: Annotated[Literal["csv", "xlsx"], about("Format", "In which giosg writes the file")] = "csv"
+    limit: Annotated[
+        Annotated[int, Meta(ge=1)] | None, about("Limit", "At most this many rows of a window; none: all")
+    ] = None
+
+
+class GiosgSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
+    """giosg: downloads of the events of workflow steps."""
+
+    base_url: Annotated[str, about("Base URL", "Where the giosg API is")] = "https://api.giosg.com"
+    api_token: Annotated[Secret, about("API token", "Of a user who may see reports")]
+    auth_scheme: Annotated[
+        Literal["Token", "Bearer"], about("Scheme", "`Token` for an API token, `Bearer` for OAuth2")
+    ] = "Token"
+    organization_id: Annotated[str, about("Organization", "The organization's id (UUID)")]
+    exports: Annotated[list[GiosgExport], about("Exports", "The steps to export")]
+
+
+class Giosg(Provider[GiosgSettings, GiosgExport]):
+    """The workflow source data download (giosg API reference), which is synchronous.
+
+    So a job needs no handle and is ready at once; what costs is the transfer of its file.
+    """
+
+    name = NAME
+    settings_type = GiosgSettings
+
+    def __init__(self, settings: GiosgSettings) -> None:
+        super().__init__(settings)
+        self._http = Http(
+            NAME,
+            settings.base_url,
+            auth=FixedAuth(f"{settings.auth_scheme} {settings.api_token}"),
+            pace=Pace(settings.requests_per_minute),
+        )
+
+    def check(self) -> None:
+        """Ask for a workflow that is to be exported (Workflow info API), else for the list of workflows."""
+        if self.settings.exports:
+            self._http.probe(f"{self._workflow(self.settings.exports[0])}/info/")
+        else:
+            organization = quote(self.settings.organization_id, safe="")
+            self._http.probe(f"api/objectives/v1/orgs/{organization}/workflows")
+
+    def submit(self, request: Request) -> Handle:
+        """Nothing yet."""
+        return {}
+
+    def look(self, request: Request, handle: Handle) -> Look:
+        """Nothing to wait for."""
+        return Ready()
+
+    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+        """The answer to the download request."""
+        export: GiosgExport = request.export
+        name = f"{export.workflow_id}_{export.step_index}.{export.format}"
+        return [RemoteFile(name, partial(self._open, request), once=True)]
+
+    def identity(self, export: GiosgExport) -> Mapping[str, Any]:
+        """The step, and what is sent along."""
+        return {**self.constants(export), **_choice(export)}
+
+    def dictionary(self, export: GiosgExport) -> Mapping[str, ColumnKind | Column]:
+        """The fields of events that are no strings (giosg, "Creating new generic events" and its queries).
+
+        Their `properties` are an array, of which nothing says how a file has it: it stays a string.
+        """
+        return {"event_version": "integer", "timestamp": "timestamp"}
+
+    def constants(self, export: GiosgExport) -> Mapping[str, str | int]:
+        """What the file's address says, and the file does not."""
+        return {
+            "_sdc_organization_id": self.settings.organization_id,
+            "_sdc_workflow_id": export.workflow_id,
+            "_sdc_step_index": export.step_index,
+        }
+
+    def dialect(self, export: GiosgExport) -> Dialect:
+        """CSV, or a workbook."""
+        return Dialect(export.format, export.encoding, export.delimiter, export.sheet)
+
+    def _workflow(self, export: GiosgExport) -> str:
+        organization, workflow = (
+            quote(part, safe="") for part in (self.settings.organization_id, export.workflow_id)
+        )
+        return f"api/reporting/workflow/v1/orgs/{organization}/workflows/{workflow}"
+
+    @contextmanager
+    def _open(self, request: Request) -> Iterator[Body]:
+        export: GiosgExport = request.export
+        window, timeout = request.window, export.export_timeout
+        assert window is not None  # noqa: S101 - each export of giosg has windows
+        assert timeout is not None  # noqa: S101 - filled in when the settings are decoded
+        # Nothing says whether the end belongs to the interval; its samples are midnight and 23:59:59. A
+        # microsecond before midnight no event comes twice if it does, and none is missed if it doesn't.
+        end = window.end - timedelta(microseconds=1)
+        interval = {"start": window.start.isoformat(), "end": end.isoformat()}
+
+        def check(response: requests.Response) -> None:
+            status = response.status_code
+            if status == 200:
+                return
+            words = self._http.words(response)
+            if status in (204, 404):  # "if data was not found"
+                raise NoData(words)
+            if status in _ADVICE:
+                raise ExportFailed(f"{words}; {_ADVICE[status]}")
+            # 500 is "an unexpected error with the query", 504 is a host that no longer waits for it.
+            large = status in (500, 504) and window.end - window.start > _SHORT and export.limit is None
+            raise ExportFailed(words, retry=status in (500, 502), split=large)
+
+        with self._http.body(
+            "POST",
+            f"{self._workflow(export)}/step/{export.step_index}/download/",
+            json={**_choice(export), "interval": interval},
+            answer_seconds=timeout.total_seconds(),
+            check=check,
+        ) as body:
+            yield no_object(body)
+
+
+def _choice(export: GiosgExport) -> dict[str, Any]:
+    """The request's attributes that choose events, without the interval."""
+    optional = {"step_data": export.step_data, "limit": export.limit}
+    return {
+        "filters": export.filters,
+        "target": export.target,
+        "format": export.format,
+        **{name: value for name, value in optional.items() if value is not None},
+    }
