@@ -21,7 +21,7 @@ help: ## This list
 demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five services on this machine, loaded into a DuckDB file by `meltano run`
 	.venv/bin/python demo/demo.py
 
-test: $(VENV) .meltano/target-duckdb .meltano/target-postgres ## All tests; ARGS="-k windows" for some
+test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postgres ## All tests; ARGS="-k windows" for some
 	.venv/bin/pytest --numprocesses=auto $(ARGS)
 
 lint: $(VENV) ## Style and types

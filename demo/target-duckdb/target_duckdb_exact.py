@@ -1,10 +1,13 @@
-"""target-duckdb 0.8.0 that loads every row.
+"""target-duckdb 0.8.0 that loads every row, and lets a new snapshot replace the old one.
 
-It hands its rows to DuckDB as a CSV file without a header, and DuckDB 1.1 and later guess that the first of
-them is one: a row of every batch can be lost. The first half of the cure is on target-duckdb's main branch
-(jwills/target-duckdb#58) but not in a release; the second half is to let DuckDB guess nothing else either.
+The release hands its rows to DuckDB as a CSV file without a header, and DuckDB 1.1 and later guess that the
+first of them is one: a row of every batch can be lost. Half of the cure is on target-duckdb's main branch
+(jwills/target-duckdb#58); the other half is to let DuckDB guess nothing else either. And it ignores
+ACTIVATE_VERSION, so that rows stay which a snapshot has no longer.
 """
 
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -29,8 +32,35 @@ class Connection:
         return self._connection.execute(query, *parameters)
 
 
-def main() -> None:
-    """Run target-duckdb."""
-    connect = target_duckdb.duckdb_connect
-    target_duckdb.duckdb_connect = lambda config: Connection(connect(config))
-    target_duckdb.main()
+def persist_lines(connection: Connection, config: dict[str, Any], lines: Iterable[str]) -> None:
+    """Load what the tap says, then remove what its complete snapshots have no longer."""
+    complete: set[str] = set()
+    current: dict[str, str] = {}
+
+    def watched() -> Iterator[str]:
+        for line in lines:
+            # A quick look first: most lines are records.
+            if '"ACTIVATE_VERSION"' in line or (complete and '"STATE"' in line):
+                message = json.loads(line)
+                if message["type"] == "ACTIVATE_VERSION":
+                    complete.add(message["stream"])
+                elif message["type"] == "STATE":
+                    # The tap says here which export it was.
+                    bookmarks = message["value"]["bookmarks"]
+                    current.update({stream: bookmarks[stream]["last_export_id"] for stream in complete})
+                    complete.clear()
+            yield line
+
+    _persist_lines(connection, config, watched())
+    for stream, export in current.items():
+        table = f'"{config["default_target_schema"]}"."{stream}"'
+        connection.execute(f"DELETE FROM {table} WHERE _sdc_export_id <> ?", [export])  # noqa: S608
+
+
+_connect, target_duckdb.duckdb_connect = (
+    target_duckdb.duckdb_connect,
+    lambda config: Connection(_connect(config)),
+)
+_persist_lines, target_duckdb.persist_lines = target_duckdb.persist_lines, persist_lines
+
+main = target_duckdb.main
