@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 import requests
 
 from tap_analytics_exports.download import Body, RemoteFile
-from tap_analytics_exports.errors import ExportFailed, JobGone, NoData, Unreachable
+from tap_analytics_exports.errors import Ambiguous, ExportFailed, JobGone, NoData, Unreachable
 from tap_analytics_exports.http import FixedAuth, Http, Pace, millis, no_object
 from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.providers.base import (
@@ -118,7 +118,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         if response.status_code >= 300:
             words = self._http.words(response)
             raise ExportFailed(words, split=_TOO_LARGE in words)
-        result = _result(self._http.json(response))
+        result = _result(self._http.json(response, Ambiguous))
         if isinstance(result, str):
             raise ExportFailed(
                 f"{NAME}: {request.export.export_id} was not started: {result}", split=_TOO_LARGE in result
@@ -126,7 +126,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         job = _object(result.get("jobInfo")) or result
         handle = {"workflowId": job.get("workflowId"), "runId": job.get("runId")}
         if not all(isinstance(part, str) and part for part in handle.values()):
-            raise ExportFailed(f"{NAME}: {request.export.export_id} was started, but the answer has no ids")
+            raise Ambiguous(f"{NAME}: {request.export.export_id} may be started, but the answer has no ids")
         status_url = job.get("statusUrl")
         # Some answers have no statusUrl, and some samples one on another host, which gets no credentials.
         if isinstance(status_url, str) and self._http.own(status_url):
