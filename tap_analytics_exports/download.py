@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tap_analytics_exports.errors import ExportFailed, Unreachable
 from tap_analytics_exports.parse import prove
@@ -61,6 +62,15 @@ class LocalFile:
     size: int
     rows: int | None = None
 
+    def to_entry(self) -> dict[str, Any]:
+        """What the ledger says of it."""
+        return {"file": self.path.name, "name": self.name, "size": self.size, "rows": self.rows}
+
+    @classmethod
+    def from_entry(cls, folder: Path, entry: Mapping[str, Any]) -> LocalFile:
+        """The file, in its folder, that a ledger speaks of."""
+        return cls(folder / entry["file"], entry["name"], entry["size"], entry["rows"])
+
 
 def download(remote: RemoteFile, path: Path, *, allow_unverified: bool = False) -> LocalFile:
     """Bring a file here, prove that it is whole, and only then give it its name.
@@ -92,13 +102,15 @@ def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> Local
                 size += file.write(chunk)
         if remote.size is not None and size != remote.size:
             raise Unreachable(f"{remote.name}: {size} bytes arrived where {remote.size} were announced")
-        if not (
-            body.proof
-            or remote.size is not None
-            or _proved(part)
-            or remote.rows is not None
-            or allow_unverified
-        ):
+        announced = body.proof or remote.size is not None
+        try:
+            # A file may have been cut before it was sent; one that can show its end is made to.
+            own = prove(part)
+        except ExportFailed as error:
+            if announced:
+                raise ExportFailed(f"{remote.name}: {error}") from None
+            raise Unreachable(f"{remote.name}: {error}") from None  # cut off on its way, more likely
+        if not (announced or own or remote.rows is not None or allow_unverified):
             raise ExportFailed(
                 f"{remote.name}: nothing proves that the file is whole (no length, chunk end, trailer or row "
                 "count); set allow_unverified_downloads to accept such files"
@@ -107,10 +119,3 @@ def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> Local
     finally:
         part.unlink(missing_ok=True)
     return LocalFile(path, remote.name, size, remote.rows)
-
-
-def _proved(part: Path) -> bool:
-    try:
-        return prove(part) is not None
-    except ExportFailed as error:  # cut off on its way, for nothing else told where it ends
-        raise Unreachable(str(error)) from None

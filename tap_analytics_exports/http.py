@@ -298,8 +298,12 @@ class Http:
             check(response)
             if response.headers.get("Content-Type", "").lower().startswith("text/html"):
                 raise Unreachable(f"{self.words(response)} with a web page in place of the file")
-            _set_timeout(response.raw, SILENCE_SECONDS)
-            yield Body(self._stream(response), _proof(response))
+            yield self.received(response)
+
+    def received(self, response: requests.Response) -> Body:
+        """The body, as it arrives, of an answer that was asked for with `stream=True`."""
+        _set_timeout(response.raw, SILENCE_SECONDS)
+        return Body(self._stream(response), _proof(response))
 
     def words(self, response: requests.Response) -> str:
         """What an answer says, for a message: status, address and the beginning of its body.

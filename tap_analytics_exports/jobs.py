@@ -10,10 +10,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-import shutil
 import threading
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -25,6 +24,7 @@ import msgspec
 
 from tap_analytics_exports.download import LocalFile, download
 from tap_analytics_exports.errors import (
+    Ambiguous,
     Busy,
     CredentialsRefused,
     ExportFailed,
@@ -34,6 +34,7 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
+from tap_analytics_exports.ledger import Entry, Ledger
 from tap_analytics_exports.parse import Dialect, frames
 from tap_analytics_exports.providers.base import (
     Empty,
@@ -63,6 +64,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def new_export_id() -> str:
+    """An id for a job, unlike all others."""
+    return str(uuid.uuid4())
+
+
 def fingerprint(
     provider: str, identity: Mapping[str, Any], columns: Sequence[str] | None, window: Window | None
 ) -> str:
@@ -73,11 +79,18 @@ def fingerprint(
 
 @dataclass(slots=True)
 class Part:
-    """One remote run: a job has one, or several once its window was too large for the vendor."""
+    """One remote run: a job has one, or several once its window was too large for the vendor.
+
+    Attributes:
+        sent: Whether its trigger is on its way to the vendor, or has arrived there.
+        handle: The vendor's answer to that.
+        files: What it made, once that is here; empty when it had no rows.
+    """
 
     request: Request
+    sent: bool = False
     handle: Handle | None = None
-    files: list[LocalFile] | None = None  # None until it is done; empty when it had no rows
+    files: list[LocalFile] | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +98,9 @@ class Job:
     """An export of one window, from its trigger until its rows are written.
 
     Attributes:
+        last: The `export_id` of the stream's last snapshot, so that it is not taken for this one.
+        resumed: Whether an earlier run triggered it.
+        attempt: How many jobs this run has made of its window, this one included.
         status: How it ended (`loaded`, `empty`, `failed`); None while it has not.
         error: Why it failed.
         kept: Whether it stays in the state all the same, because its result can still be fetched later.
@@ -97,7 +113,7 @@ class Job:
     stream: str
     provider: str
     request: Request
-    export_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    last: str | None = None
     parts: list[Part] = field(default_factory=list)
     resumed: bool = False
     attempt: int = 1
@@ -120,6 +136,11 @@ class Job:
         return f"{self.provider}, stream {self.stream}, window {self.request.window or 'snapshot'}"
 
     @property
+    def export_id(self) -> str:
+        """Ours, unique per job."""
+        return self.request.export_id
+
+    @property
     def window(self) -> Window | None:
         """The window that it exports; None for a snapshot."""
         return self.request.window
@@ -136,31 +157,69 @@ class Job:
 
     def to_state(self) -> dict[str, Any]:
         """What the state says of a triggered job."""
-        if len(self.parts) == 1:
-            handle = self.parts[0].handle
-        else:
-            handle = {"parts": [{"window": _dump(p.request.window), "handle": p.handle} for p in self.parts]}
+        parts = [{"window": _dump(part.request.window), "handle": part.handle} for part in self.parts]
         return {
             "export_id": self.export_id,
             "window": _dump(self.window),
             "submitted_at": self.submitted_at and self.submitted_at.isoformat(),
             "request": self.request.fingerprint,
-            "handle": handle,
+            "handle": self.parts[0].handle if len(self.parts) == 1 else {"parts": parts},
         }
 
-    def adopt(self, known: Mapping[str, Any]) -> None:
-        """Become a job that an earlier run triggered, as its state says of it."""
-        self.export_id = known["export_id"]
+    def to_entry(self) -> Entry:
+        """What the ledger says of it."""
+        parts = [
+            {
+                "window": _dump(part.request.window),
+                "sent": part.sent,
+                "handle": part.handle,
+                "files": None if part.files is None else [file.to_entry() for file in part.files],
+            }
+            for part in self.parts
+        ]
+        written_at = now().isoformat() if self.written else None
+        return {**self.to_state(), "parts": parts, "sha256": self.sha256, "written_at": written_at}
+
+    def adopt(self, known: Mapping[str, Any], folder: Path) -> None:
+        """Become a job that an earlier run triggered.
+
+        Args:
+            known: What the state or the ledger says of it.
+            folder: Where its downloads are, if any.
+        """
+        self.request = replace(self.request, export_id=known["export_id"])
         self.submitted_at = datetime.fromisoformat(known["submitted_at"])
-        self.resumed = True
         handle = known["handle"]
-        if set(handle) == {"parts"}:
-            self.parts = [
-                Part(replace(self.request, window=_load(part["window"])), part["handle"])
-                for part in handle["parts"]
-            ]
-        else:
-            self.parts = [Part(self.request, handle)]
+        parts = (
+            known.get("parts")
+            or (handle or {}).get("parts")
+            or [{"window": known["window"], "handle": handle}]
+        )
+        self.parts = [
+            Part(
+                replace(self.request, window=_load(part["window"])),
+                sent=part.get("sent", part["handle"] is not None),
+                handle=part["handle"],
+            )
+            for part in parts
+        ]
+        self.resumed = self.triggered
+        for part, entry in zip(self.parts, parts, strict=True):
+            part.files = _still_there(folder, entry.get("files"))
+        if known.get("sha256") not in (None, _joined_sha256(self.files)):
+            for part in self.parts:
+                part.files = None
+
+    def successor(self, failed: Part) -> Job:
+        """The job that takes this one's place; the vendor's part of what was done stays done."""
+        request = replace(self.request, export_id=new_export_id())
+        parts = [
+            Part(replace(part.request, export_id=request.export_id))
+            if part is failed
+            else Part(part.request, part.sent, part.handle)
+            for part in self.parts
+        ]
+        return Job(self.stream, self.provider, request, self.last, parts, attempt=self.attempt + 1)
 
 
 class Jobs:
@@ -169,7 +228,6 @@ class Jobs:
     Args:
         providers: Those in use, by name.
         settings: For the clocks, the downloads and the limits.
-        spool: A private folder for files on their way.
         stop: Set when the run is asked to stop; then `wake` has to be called.
         on_trigger: Called in the main thread, soon after a job was triggered.
     """
@@ -178,22 +236,23 @@ class Jobs:
         self,
         providers: Mapping[str, Provider[Any, Any]],
         settings: Settings,
-        spool: Path,
         stop: threading.Event,
         on_trigger: Callable[[Job], None],
     ) -> None:
         self._providers = providers
         self._settings = settings
-        self._spool = spool
         self._on_trigger = on_trigger
         self._stop = stop
         self._news: SimpleQueue[Job | None] = SimpleQueue()  # triggered jobs; None: some job ended
         self._planned: dict[str, list[Job]] = {}
+        self._ledgers: dict[str, Ledger] = {}
         self._lanes = {name: _Lane(settings.spool_limit) for name in providers}
+        self._written: deque[Job] = deque()
 
-    def plan(self, stream: str, jobs: Sequence[Job]) -> None:
+    def plan(self, stream: str, jobs: Sequence[Job], ledger: Ledger) -> None:
         """Add a stream's jobs, in the order of their windows; streams come in the order of their rows."""
         self._planned[stream] = list(jobs)
+        self._ledgers[stream] = ledger
         for job in jobs:
             self._lanes[job.provider].add(job)
 
@@ -215,8 +274,8 @@ class Jobs:
     def ended(self, stream: str) -> Iterator[Job]:
         """The stream's jobs in their order, each once it has ended.
 
-        A job's files go when the next one is asked for. One that failed is followed by another try, or by
-        nothing: windows after it would leave a gap.
+        The next one is asked for when a job's rows are written. One that failed is followed by another try, or
+        by nothing: windows after it would leave a gap.
 
         Raises:
             Interrupted: The run was asked to stop.
@@ -228,7 +287,7 @@ class Jobs:
                 self.hear(wait=True)
             yield job
             self._lanes[job.provider].leave(job)
-            shutil.rmtree(self._spool / job.export_id, ignore_errors=True)
+            self._remember(job)
             if job.next is not None:
                 jobs[0] = job.next
             elif job.written:
@@ -237,6 +296,18 @@ class Jobs:
                 for later in jobs[1:]:
                     self._lanes[later.provider].leave(later)
                 return
+
+    def _remember(self, job: Job) -> None:
+        """Keep what a later run may need of a job that this one is done with, within the spool's limit."""
+        ledger = self._ledgers[job.stream]
+        if not (job.written or job.kept) or ledger.folder is None:
+            ledger.forget(job.export_id)
+            return
+        ledger.save(job.to_entry())
+        self._written.append(job)
+        while sum(file.size for kept in self._written for file in kept.files) > self._settings.spool_limit:
+            oldest = self._written.popleft()
+            self._ledgers[oldest.stream].drop_files(oldest.export_id)
 
     def hear(self, *, wait: bool = False) -> None:
         """Tell the main thread of what was triggered since, or wait until something happens.
@@ -285,6 +356,7 @@ class Jobs:
             logger.exception("%s: unexpected", job)
             job.error = f"{job}: {type(error).__name__}: {error}"
         else:
+            self._ledgers[job.stream].save(job.to_entry())
             return "loaded" if job.files else "empty"
         return "failed"
 
@@ -314,39 +386,65 @@ class Jobs:
 
     def _try_again(self, job: Job, failed: Part) -> None:
         if job.attempt < ATTEMPTS:
-            parts = [Part(part.request) if part is failed else part for part in job.parts]
-            job.next = Job(job.stream, job.provider, job.request, parts=parts, attempt=job.attempt + 1)
+            job.next = job.successor(failed)
 
     def _fetch(self, job: Job, part: Part, provider: Provider[Any, Any]) -> list[LocalFile]:
         """One remote run, from its trigger to its files here."""
         timeout = part.request.export.export_timeout
+        deadline = now() + timeout
+        ledger = self._ledgers[job.stream]
         if part.handle is None:
-            deadline = now() + timeout
-            part.handle = self._submit(job, part.request, provider, deadline)
-            job.submitted_at = job.submitted_at or now()
+            self._trigger(job, part, provider, deadline)
+            ledger.save(job.to_entry())
             self._news.put(job)
-        else:
-            deadline = (job.submitted_at or now()) + timeout
-        if not self._await(job, part.request, part.handle, provider, deadline):
+        elif job.submitted_at is not None:
+            deadline = job.submitted_at + timeout
+        handle = part.handle or {}
+        if not self._await(job, part.request, handle, provider, deadline):
             return []
         job.ready_at = now()
-        folder = self._spool / job.export_id
-        folder.mkdir(mode=0o700, exist_ok=True)
         files: list[LocalFile] = []
-        for remote in provider.files(part.request, part.handle):
-            path = folder / f"{job.parts.index(part)}-{len(files)}"
+        for remote in provider.files(part.request, handle):
+            path = ledger.files(job.export_id) / f"{job.parts.index(part)}-{len(files)}"
             file = download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
             _check_rows(file, provider.dialect(part.request.export))
             files.append(file)
         job.downloaded_at = now()
         return files
 
+    def _trigger(self, job: Job, part: Part, provider: Provider[Any, Any], deadline: datetime) -> None:
+        """Trigger a part, or find that it was triggered before and that only its handle was lost."""
+        found = provider.find(part.request, job.last)
+        if found is None and part.sent:
+            job.next = job.successor(part)
+            raise ExportFailed(
+                "the process that was about to trigger this job ended before the vendor's answer, so whether "
+                "it runs there is not known; the window is exported anew"
+            )
+        job.submitted_at = job.submitted_at or now()
+        if found is not None:
+            export_id, part.handle = found
+            job.resumed = export_id != job.export_id or part.sent
+            job.request = replace(job.request, export_id=export_id)
+        else:
+            part.sent = True
+            self._ledgers[job.stream].save(job.to_entry())
+            try:
+                part.handle = self._submit(job, part.request, provider, deadline)
+            except Ambiguous:
+                found = provider.find(part.request, job.last)
+                if found is None:
+                    raise
+                part.handle = found[1]
+        part.sent = True
+        logger.info("%s: %s as export %s", job, "resumed" if job.resumed else "triggered", job.export_id)
+
     def _submit(self, job: Job, request: Request, provider: Provider[Any, Any], deadline: datetime) -> Handle:
         waits = self._waits()
         unreachable = 0
         while True:
             try:
-                handle = provider.submit(request)
+                return provider.submit(request)
             except Unreachable as error:
                 unreachable += 1
                 if unreachable == ATTEMPTS:
@@ -355,9 +453,6 @@ class Jobs:
             except Busy as error:
                 logger.info("%s: waits for its place: %s", job, error)
                 self._wait(max(next(waits), error.after or 0.0), deadline, error)
-            else:
-                logger.info("%s: triggered as export %s", job, job.export_id)
-                return handle
 
     def _await(
         self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any], deadline: datetime
@@ -486,6 +581,15 @@ def _check_rows(file: LocalFile, dialect: Dialect) -> None:
     found = sum(frame.rows.height + len(frame.bad) for frame in frames(file.path, dialect))
     if found != file.rows:
         raise ExportFailed(f"{file.name}: {found} rows where the vendor says {file.rows}", retry=True)
+
+
+def _still_there(folder: Path, entries: Sequence[Entry] | None) -> list[LocalFile] | None:
+    """The downloads that an entry speaks of, if all of them are where they were."""
+    if entries is None:
+        return None
+    files = [LocalFile.from_entry(folder, entry) for entry in entries]
+    whole = all(file.path.is_file() and file.path.stat().st_size == file.size for file in files)
+    return files if whole else None
 
 
 def _joined_sha256(files: Sequence[LocalFile]) -> str | None:

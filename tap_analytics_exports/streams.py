@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -15,8 +15,8 @@ from singer_sdk.singerlib import Catalog
 from tap_analytics_exports import messages
 from tap_analytics_exports.columns import Bound, Columns, property_schema
 from tap_analytics_exports.errors import ExportFailed, TapError
-from tap_analytics_exports.jobs import Job, fingerprint, now
-from tap_analytics_exports.output import Output
+from tap_analytics_exports.jobs import Job, fingerprint, new_export_id, now
+from tap_analytics_exports.ledger import Entry, Ledger
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.settings import Column, Export, Settings
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tap_analytics_exports.tap import TapAnalyticsExports
 
 EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", "_sdc_window_end"
+
+REUSE = timedelta(hours=1)
+"""How long rows that were all written may be written once more from the same job, where no state has them."""
 
 _TEXT, _COUNT, _MOMENT = Column("string"), Column("integer"), Column("timestamp")
 
@@ -90,7 +93,7 @@ class RunStream(_TapStream):
         context: Mapping[str, Any] | None = None,
         *,
         write_messages: bool = True,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any]]:
         yield from ()
 
 
@@ -192,24 +195,50 @@ class ExportStream(_TapStream):
             given = self._input_schema.get("properties", {})
             self._input_schema["properties"] = {name: own.get(name, given[name]) for name in given}
 
-    def plan(self, end: datetime) -> list[Job]:
-        """The jobs of this run, in the order of their windows; those that the state knows are adopted.
+    @property
+    def key(self) -> str:
+        """A name for what belongs to this export of this account."""
+        identity = self.provider.identity(self.export)
+        return f"{self.name}-{fingerprint(self.provider.name, identity, None, None)[:12]}"
+
+    def plan(self, end: datetime, ledger: Ledger) -> list[Job]:
+        """The jobs of this run, in the order of their windows; those that are known already are adopted.
 
         Args:
             end: The exclusive end of the run, in UTC.
+            ledger: What earlier runs have triggered.
         """
         state = self.stream_state
-        known = {job["request"]: job for job in state.get("jobs", ())}
+        state.setdefault("jobs", [])  # from the first STATE on, because merged states can't lose a key
+        known = {job["request"]: job for job in state["jobs"]}
+        for entry in ledger.entries():
+            if self._is_over(entry, state):
+                ledger.forget(entry["export_id"])
+            else:
+                known[entry["request"]] = entry
         columns = self._wanted_columns()
         identity = self.provider.identity(self.export)
         jobs = []
         for window in self._windows(state, end):
             print_ = fingerprint(self.provider.name, identity, columns, window)
-            job = Job(self.name, self.provider.name, Request(self.export, window, columns, print_))
+            request = Request(self.export, window, columns, print_, new_export_id())
+            job = Job(self.name, self.provider.name, request, state.get("last_export_id"))
             if print_ in known:
-                job.adopt(known[print_])
+                job.adopt(known[print_], ledger.files(known[print_]["export_id"]))
             jobs.append(job)
         return jobs
+
+    def _is_over(self, entry: Entry, state: Mapping[str, Any]) -> bool:
+        """Whether an entry has served: its rows are safe, or too old to be written again."""
+        bookmark = state.get("replication_key_value")
+        window = entry["window"]
+        if window and bookmark and datetime.fromisoformat(window[1]) <= datetime.fromisoformat(bookmark):
+            return True
+        if window is None and entry["export_id"] == state.get("last_export_id"):
+            return True
+        if entry["written_at"] is None or (window and bookmark):
+            return False
+        return now() - datetime.fromisoformat(entry["written_at"]) > REUSE
 
     def write_state(self) -> None:
         """Write a STATE message that is true of all lines before it."""
@@ -260,7 +289,7 @@ class ExportStream(_TapStream):
         context: Mapping[str, Any] | None = None,
         *,
         write_messages: bool = True,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any]]:
         """Write every window of this run, each with its state; the generator yields nothing."""
         for job in self.tap.jobs.ended(self.name):
             writer = _WindowWriter(self, job)
@@ -269,6 +298,11 @@ class ExportStream(_TapStream):
                     writer.write()
                 except ExportFailed as error:
                     job.status, job.error = "failed", f"{job}: {error}"
+                except OSError:  # nobody reads, or the disk is full: no stream fares better
+                    raise
+                except Exception as error:  # one stream's mishap is not to be the others'
+                    self.logger.exception("%s: unexpected", job)
+                    job.status, job.error = "failed", f"{job}: {type(error).__name__}: {error}"
             if job.status != "failed":
                 self._advance(job)
             if not job.refused:
@@ -297,8 +331,10 @@ class ExportStream(_TapStream):
 
     def _clean_up(self, job: Job) -> None:
         for part in job.parts:
+            if part.handle is None:
+                continue
             try:
-                self.provider.done(part.request, part.handle or {})
+                self.provider.done(part.request, part.handle)
             except TapError as error:
                 self.logger.warning("%s: its export was not deleted at the vendor: %s", job, error)
 
@@ -353,13 +389,10 @@ class ExportStream(_TapStream):
         columns = {name: columns.get(name, _TEXT) for name in selected}
         self._stream_version = None if self.export.incremental else self.version
         if self._passes_unchanged():
-            writer: Output = self.tap.message_writer  # type: ignore[assignment]
-            stream = self.stream_maps[0].stream_alias
-            writer.write_lines(
-                messages.lines(
-                    frame, columns, stream=stream, time_extracted=now(), version=self._stream_version
-                )
-            )
+            alias = self.stream_maps[0].stream_alias
+            version = self._stream_version
+            lines = messages.lines(frame, columns, stream=alias, time_extracted=now(), version=version)
+            self.tap.output.write_lines(lines)
         else:
             for record in messages.records(frame, columns):
                 self._write_record_message(record)
@@ -406,8 +439,8 @@ class _WindowWriter:
             "export_id": job.export_id,
             "stream": job.stream,
             "provider": job.provider,
-            "window_start": _iso(job.window and job.window.start),
-            "window_end": _iso(job.window and job.window.end),
+            "window_start": _iso(job.window.start if job.window else None),
+            "window_end": _iso(job.window.end if job.window else None),
             "status": job.status,
             "resumed": job.resumed,
             "submitted_at": _iso(job.submitted_at),
@@ -432,8 +465,8 @@ class _WindowWriter:
         constants: dict[str, str | int | datetime | None] = {
             **self._stream.constants,
             EXPORT_ID: self._job.export_id,
-            WINDOW_START: window and window.start,
-            WINDOW_END: window and window.end,
+            WINDOW_START: window.start if window else None,
+            WINDOW_END: window.end if window else None,
         }
         moment = pl.Datetime("us", "UTC")
         typed = typed.with_columns(
@@ -459,9 +492,9 @@ class _WindowWriter:
             self._rejected += 1
             if self._rejected > self._settings.rejected_rows_limit:
                 raise ExportFailed(
-                    f"more than {self._settings.rejected_rows_limit} rows were rejected, the last, row {number} "
-                    f"of {file}, because: {row.reason}; see the stream rejected_rows, check the export's "
-                    "columns, or raise rejected_rows_limit"
+                    f"more than {self._settings.rejected_rows_limit} rows were rejected, the last, row "
+                    f"{number} of {file}, because: {row.reason}; see the stream rejected_rows, check the "
+                    "export's columns, or raise rejected_rows_limit"
                 )
             self._stream.tap.rejected_rows.write(
                 {

@@ -7,6 +7,7 @@ import logging
 import os
 import shutil
 import signal
+import stat
 import sys
 import tempfile
 import threading
@@ -16,6 +17,7 @@ from types import FrameType
 from typing import IO, Any, ClassVar
 
 import click
+import platformdirs
 from singer_sdk import Stream, Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
@@ -24,6 +26,7 @@ from singer_sdk.tap_base import CliTestOptionValue
 from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import Interrupted, SettingsError, TapError
 from tap_analytics_exports.jobs import Job, Jobs, now
+from tap_analytics_exports.ledger import Ledger
 from tap_analytics_exports.output import Output
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
@@ -65,7 +68,7 @@ class TapAnalyticsExports(Tap):
         self._stop = threading.Event()
         self._failed: list[Job] = []
         super().__init__(**arguments)
-        self.message_writer.safe_point = self._safe_point
+        self.output.safe_point = self._safe_point
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Decode the settings in place of the SDK's validation, whose messages print values."""
@@ -83,6 +86,12 @@ class TapAnalyticsExports(Tap):
         for name in ("urllib3", "paramiko", "botocore"):  # whose debug lines have signed addresses
             logging.getLogger(name).setLevel(logging.WARNING)
         return []
+
+    @property
+    def output(self) -> Output:
+        """Standard output."""
+        assert isinstance(self.message_writer, Output)  # noqa: S101 - it is the class's own
+        return self.message_writer
 
     @cached_property
     def providers(self) -> dict[str, Provider[Any, Any]]:
@@ -111,18 +120,38 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def jobs(self) -> Jobs:
         """All jobs of this run, planned and on their way."""
-        jobs = Jobs(self.providers, self.settings, self._spool, self._stop, self._write_state_of)
+        jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
         for stream in self._selected_exports():
-            jobs.plan(stream.name, stream.plan(end))
+            ledger = self._ledger(stream)
+            jobs.plan(stream.name, stream.plan(end, ledger), ledger)
         jobs.start()
         return jobs
 
+    def _ledger(self, stream: ExportStream) -> Ledger:
+        """The stream's ledger, and the place of its downloads, which outlive a crash if the ledger does."""
+        if self.settings.ledger != "":
+            folder = Path(self.settings.ledger or platformdirs.user_state_path(self.name)).expanduser()
+            try:
+                spool = _private(self._spool_parent / f"{self.name}-{os.getuid()}")
+                return Ledger(folder / stream.key, spool / stream.key)
+            except OSError as error:
+                self.logger.warning(
+                    "the ledger can't be used, so a crash may cost a job; set `ledger` to a folder that can "
+                    "be written, or to an empty text: %s",
+                    error,
+                )
+        return Ledger(None, self._spool / stream.key)
+
+    @property
+    def _spool_parent(self) -> Path:
+        return Path(self.settings.spool_dir or tempfile.gettempdir()).expanduser()
+
     @cached_property
     def _spool(self) -> Path:
-        parent = self.settings.spool_dir and Path(self.settings.spool_dir).expanduser()
-        return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=parent))
+        """For downloads that nothing remembers."""
+        return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self._spool_parent))
 
     def _selected_exports(self) -> list[ExportStream]:
         return [
@@ -149,6 +178,9 @@ class TapAnalyticsExports(Tap):
             self.sync_all()
         except Interrupted:
             return 128 + (self._signal or signal.SIGTERM)
+        except TapError as error:
+            self.logger.error("%s", error)  # noqa: TRY400 - the traceback says no more
+            return EXIT_SETTINGS
         except BrokenPipeError:
             self.logger.error("nobody reads the output any more")  # noqa: TRY400 - the traceback says no more
             return 128 + signal.SIGPIPE
@@ -261,3 +293,16 @@ class TapAnalyticsExports(Tap):
                 cls.logger.error("%s", problem)  # noqa: TRY400 - a traceback says no more
             ctx.exit(EXIT_SETTINGS)
         ctx.exit(tap.check())
+
+
+def _private(folder: Path) -> Path:
+    """A folder of ours that nobody else can look into.
+
+    Raises:
+        OSError: It is somebody else's.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+        raise PermissionError(f"{folder} is not a private folder of this user")
+    return folder

@@ -25,12 +25,14 @@ class Request:
         window: The span to export; None for a snapshot.
         columns: The columns that are wanted, in the provider's words; None: all.
         fingerprint: Of provider, account, export, columns, filters and window, as 32 hexadecimal digits.
+        export_id: Our id of the job, for vendors that let a job have a name.
     """
 
     export: Any  # the provider's own type of export
     window: Window | None
     columns: tuple[str, ...] | None
     fingerprint: str
+    export_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,20 @@ class Provider(ABC, Generic[S, E]):
     @abstractmethod
     def identity(self, export: E) -> Mapping[str, Any]:
         """What makes a request this one and no other, apart from columns and window; no secrets."""
+
+    def find(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
+        """A job for the same request that is at the vendor already though nothing of it is known here.
+
+        Only one that was triggered within the last hour counts, and not the one of the last snapshot.
+
+        Args:
+            request: The request.
+            last: The `export_id` of the last snapshot whose rows are safe.
+
+        Returns:
+            The `export_id` and the handle; None where there is no such job, or the vendor has no way to tell.
+        """
+        return None
 
     def cancel(self, request: Request, handle: Handle) -> None:
         """Stop a job that nobody waits for any more, where the vendor can."""
