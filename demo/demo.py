@@ -42,20 +42,19 @@ def sandbox() -> Iterator[dict[str, str]]:
     command = [str(ROOT / ".venv/bin/tap-analytics-exports-sandbox"), "--dir", str(SANDBOX)]
     with log.open("w") as errors, running(command, stdout=subprocess.PIPE, stderr=errors) as process:
         # Its configuration, an indented object, is all that it prints; then it serves.
-        lines: list[str] = []
         for line in process.stdout or ():
-            lines.append(line)
             if line == "}\n":
                 break
         else:
             sys.exit(f"The sandbox did not start:\n{log.read_text()}")
-        yield variables(json.loads("".join(lines)))
+        yield variables(SANDBOX)
 
 
-def variables(config: dict[str, Any]) -> dict[str, str]:
+def variables(folder: Path) -> dict[str, str]:
     """The variables that the environment `sandbox` of meltano.yml wants."""
-    lines = (SANDBOX / "env").read_text().splitlines()
+    lines = (folder / "env").read_text().splitlines()
     found = dict(shlex.split(line)[0].split("=", 1) for line in lines)
+    config = json.loads((folder / "config.json").read_text())
     found["SANDBOX_START_DATE"] = config["start_date"]
     found["SANDBOX_FLEX_INSIGHTS_START_DATE"] = config["flex_insights"]["exports"][0]["start_date"]
     return found
