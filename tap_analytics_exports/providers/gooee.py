@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
 from urllib.parse import quote, urljoin, urlsplit
-from uuid import uuid4
 
 import requests
 
@@ -36,6 +37,8 @@ from tap_analytics_exports.settings import Export, ProviderSettings, Secret, abo
 
 NAME = "gooee"
 
+logger = logging.getLogger("tap-analytics-exports.gooee")
+
 # "Status Workflow" of the Analytics Export page.
 _STATES: Mapping[str, Look] = {"queued": Running(), "running": Running(), "complete": Ready()}
 
@@ -46,8 +49,10 @@ _PATHS = (_EXPORTS, "analytics/export")
 # Answers to a POST by which nothing was created: such a path there is not. A redirect would make it a GET.
 _ELSEWHERE = frozenset({301, 302, 307, 308, 404, 405})
 
-# Seconds before each search for an export that may have been created.
+# Seconds before each search for an export that was just sent for; it may take a moment to be listed.
 _SEARCHES = (0.0, 1.0, 3.0)
+
+_FINDABLE = timedelta(hours=1)
 
 
 class GooeeExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -94,31 +99,32 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         self._http = Http(NAME, settings.base_url, auth=self._auth(), pace=pace)
         # Without credentials: for the login, and for signed URLs, whose host refuses a second way to sign in.
         self._plain = Http(NAME, settings.base_url, pace=pace)
+        self._known: set[str] = set()  # our ids of the exports that this process has to do with
 
     def check(self) -> None:
         """Ask who we are; gooee-sdk checks tokens so (client.py)."""
         self._http.probe("me")
 
     def submit(self, request: Request) -> Handle:
-        """Create an export.
+        """Create an export, by whose name it can be found again."""
+        self._known.add(request.export_id)
+        return {"id": self._create({"name": _name(request), "query": request.export.query_id})}
 
-        Its name has the request's fingerprint, and is no other export's. So when no answer tells whether it
-        was created, the list of exports does.
-        """
-        name = f"tap-analytics-exports {request.fingerprint} {uuid4()}"  # of at most 100 signs
-        try:
-            number = self._create({"name": name, "query": request.export.query_id})
-        except Ambiguous:
-            found = self._find(name)
-            if found is None:
-                raise
-            number = found
-        return {"id": number}
+    def find(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
+        """Look through the list of exports, for their names tell what they were asked for, and our ids."""
+        for seconds in _SEARCHES if request.export_id in self._known else _SEARCHES[:1]:
+            time.sleep(seconds)
+            found = self._choose(request, last)
+            if found is not None:
+                self._known.add(found[0])
+                return found
+        return None
 
     def look(self, request: Request, handle: Handle) -> Look:
         """See what the export's `status` is."""
+        self._known.add(request.export_id)
         export = self._retrieve(handle)
-        word = str(export.get("status") or "").strip().lower()
+        word = _state(export)
         if word == "failed":
             return Failed(f"{NAME}: the export failed: {export.get('errors') or 'Gooee does not say why'}")
         if word == "complete" and _count(export.get("number_of_rows")) == 0 and not export.get("url"):
@@ -146,8 +152,8 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 raise ExportFailed(self._http.words(response))
 
     def identity(self, export: GooeeExport) -> Mapping[str, Any]:
-        """The query, whose id is unique over all accounts."""
-        return {"query_id": str(export.query_id)}
+        """The query, whose id is unique over all accounts; the stream, so that two of a query stay apart."""
+        return {"name": export.name, "query_id": str(export.query_id)}
 
     def _auth(self) -> Auth:
         """An API token as it is, or the JWT of a login (gooee-sdk, client.py), or OAuth2's Bearer."""
@@ -184,27 +190,33 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
             raise Ambiguous(f"{self._http.words(response)}, but with no id of an export")
         return number
 
-    def _find(self, name: str) -> str | int | None:
-        """The id of the export of a name, which may take a moment to be listed."""
-        for seconds in _SEARCHES:
-            time.sleep(seconds)
-            try:
-                named = [export for export in self._list() if export.get("name") == name]
-            except Unreachable:
-                continue
-            if named:
-                return _id(named[0])
-        return None
+    def _choose(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
+        """The request's own export, else the newest one for the same that nobody has had the rows of."""
+        what = _name(request).rpartition(" ")[0]
+        same: dict[str, dict[str, Any]] = {}
+        for export in self._list():
+            before, _, export_id = str(export.get("name")).rpartition(" ")
+            if before == what and _id(export) is not None:
+                same[export_id] = export
+        export_id = request.export_id
+        if export_id not in same:
+            since = max(datetime.now(UTC) - _FINDABLE, _created(same.get(last or "", {})))
+            export_id = max(same, key=lambda one: _created(same[one]), default="")
+            export = same.get(export_id, {})
+            if export_id in self._known or _created(export) <= since or _state(export) == "failed":
+                return None
+        return export_id, {"id": _id(same[export_id])}
 
     def _list(self) -> Iterator[dict[str, Any]]:
-        """All exports; the next page is in the Link header (gooee-sdk, models.py)."""
+        """All exports, as far as we may; the next page is in the Link header (gooee-sdk, models.py)."""
         url: str | None = f"{_EXPORTS}?limit=100"
         seen = set()
         while url and url not in seen:
             seen.add(url)
             response = self._http.ask("GET", url)
             if response.status_code != 200:
-                raise Unreachable(self._http.words(response))
+                logger.warning("exports can't be found by name: %s", self._http.words(response))
+                return
             page = self._http.json(response, Unreachable)
             exports = page if isinstance(page, list) else _object(page).get("results")
             yield from map(_object, exports or ())
@@ -238,6 +250,22 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
 
         with self._plain.body("GET", url, check=check) as body:
             yield body
+
+
+def _name(request: Request) -> str:
+    """An export's name, of at most 100 signs; no two jobs have the same."""
+    return f"tap-analytics-exports {request.fingerprint} {request.export_id}"
+
+
+def _state(export: Mapping[str, Any]) -> str:
+    return str(export.get("status") or "").strip().lower()
+
+
+def _created(export: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromisoformat(str(export.get("created"))).astimezone(UTC)
+    except ValueError:
+        return datetime.min.replace(tzinfo=UTC)
 
 
 def _path(handle: Handle) -> str:
