@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tap_analytics_exports.errors import ExportFailed, Unreachable
+from tap_analytics_exports.errors import Busy, ExportFailed, Unreachable
 from tap_analytics_exports.parse import prove
 
 TRIES = 3
@@ -81,6 +81,7 @@ def download(remote: RemoteFile, path: Path, *, allow_unverified: bool = False) 
         allow_unverified: Accept a file whose end nothing proves.
 
     Raises:
+        Busy: The provider says when to come back.
         ExportFailed: The file is not whole, or nothing proves that it is; the message says which.
         NoData: As the provider's opening says.
     """
@@ -88,6 +89,8 @@ def download(remote: RemoteFile, path: Path, *, allow_unverified: bool = False) 
         try:
             return _attempt(remote, path, allow_unverified=allow_unverified)
         except Unreachable as error:
+            if error.after is not None:
+                raise Busy(str(error), error.after) from None
             if not left:
                 raise ExportFailed(f"{error}; its file did not arrive whole", retry=remote.once) from None
     raise AssertionError

@@ -22,7 +22,7 @@ from typing import Any
 
 import msgspec
 
-from tap_analytics_exports.download import LocalFile, download
+from tap_analytics_exports.download import LocalFile, RemoteFile, download
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
@@ -274,8 +274,8 @@ class Jobs:
     def ended(self, stream: str) -> Iterator[Job]:
         """The stream's jobs in their order, each once it has ended.
 
-        The next one is asked for when a job's rows are written. One that failed is followed by another try, or
-        by nothing: windows after it would leave a gap.
+        The next one is asked for when a job's rows are written. One that failed is followed by another try,
+        or by nothing: windows after it would leave a gap.
 
         Raises:
             Interrupted: The run was asked to stop.
@@ -406,11 +406,20 @@ class Jobs:
         files: list[LocalFile] = []
         for remote in provider.files(part.request, handle):
             path = ledger.files(job.export_id) / f"{job.parts.index(part)}-{len(files)}"
-            file = download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
+            file = self._download(remote, path, deadline)
             _check_rows(file, provider.dialect(part.request.export))
             files.append(file)
         job.downloaded_at = now()
         return files
+
+    def _download(self, remote: RemoteFile, path: Path, deadline: datetime) -> LocalFile:
+        """Bring a file here, and wait where the vendor has no room for that now."""
+        waits = self._waits()
+        while True:
+            try:
+                return download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
+            except Busy as error:
+                self._wait(max(next(waits), error.after or 0.0), deadline, error)
 
     def _trigger(self, job: Job, part: Part, provider: Provider[Any, Any], deadline: datetime) -> None:
         """Trigger a part, or find that it was triggered before and that only its handle was lost."""
