@@ -6,7 +6,7 @@ import asyncio
 import csv
 import io
 import secrets
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import xlsxwriter
@@ -16,7 +16,6 @@ from tap_analytics_exports.sandbox.data import (
     GIOSG_ORGANIZATION,
     GIOSG_POPUPS,
     GIOSG_STEPS,
-    MILLISECOND,
     SOURCES,
     Value,
     text,
@@ -112,7 +111,7 @@ class Giosg(Service):
         start, end = (datetime.fromisoformat(form["interval"][edge]) for edge in ("start", "end"))
         if self.hub.knobs.giosg_end_inclusive:
             # The samples end at midnight and at 23:59:59 alike: an event on the edge is in two intervals.
-            end += MILLISECOND
+            end += timedelta(microseconds=1)
         job = self.hub.start(
             secrets.token_hex(8),
             self.name,
