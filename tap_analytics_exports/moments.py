@@ -1,0 +1,222 @@
+"""Text becomes dates and timestamps, exactly or not at all.
+
+A format is translated into one regular expression with named groups, so that what is accepted is Python's
+`strptime` and nothing more lenient; the fields are then put together as ISO 8601 and read columnar.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+import polars as pl
+
+_YEAR = "[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000"  # not 0000
+_OFFSET = "Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
+_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
+
+_DIRECTIVES = {
+    "Y": f"(?P<Y>{_YEAR})",
+    "y": "(?P<y>[0-9]{2})",
+    "m": "(?P<m>1[0-2]|0[1-9]|[1-9])",
+    "d": "(?P<d>3[01]|[12][0-9]|0[1-9]|[1-9]| [1-9])",
+    "H": "(?P<H>2[0-3]|[01][0-9]|[0-9])",
+    "I": "(?P<I>1[0-2]|0[1-9]|[1-9])",
+    "M": "(?P<M>[0-5][0-9]|[0-9])",
+    "S": "(?P<S>[0-5][0-9]|[0-9])",
+    "f": "(?P<f>[0-9]{1,9})",
+    "p": "(?P<p>AM|PM)",
+    "b": f"(?P<b>{'|'.join(month[:3] for month in _MONTHS)})",
+    "B": f"(?P<B>{'|'.join(_MONTHS)})",
+    "a": f"(?:{'|'.join(day[:3] for day in _DAYS)})",
+    "A": f"(?:{'|'.join(_DAYS)})",
+    "z": f"(?P<z>{_OFFSET})",
+    "Z": "(?P<Z>UTC|GMT)",
+    "%": "%",
+}
+_SHORTHANDS = {"%F": "%Y-%m-%d", "%T": "%H:%M:%S", "%R": "%H:%M", "%D": "%m/%d/%y"}
+
+_ISO_DATE = f"^(?:{_YEAR})-[0-9]{{2}}-[0-9]{{2}}$"
+_ISO = (
+    f"^(?P<date>(?:{_YEAR})-[0-9]{{2}}-[0-9]{{2}})"
+    "(?:[Tt ](?P<H>[01][0-9]|2[0-3]):(?P<M>[0-5][0-9])(?::(?P<S>[0-5][0-9])(?:[.](?P<f>[0-9]{1,9}))?)?"
+    f"(?: ?(?i:(?P<z>{_OFFSET}|UTC)))?)?$"
+)
+# What nearly every file holds: one shape throughout, in UTC or without a zone, and no more than microseconds.
+_USUAL = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}([T ])[0-9]{2}:[0-9]{2}:[0-9]{2}(?:[.][0-9]{1,6})?(Z| UTC|)", re.ASCII
+)
+
+_TIME_ZONE_TABLES_END = datetime(2100, 1, 1)  # noqa: DTZ001 - polars knows no clock change after it
+_FIRST, _END = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
+
+
+def format_problem(form: str) -> str | None:
+    """What is wrong with a `strptime` pattern, in words; none: nothing."""
+    try:
+        fields = re.compile(_pattern(form)).groupindex.keys()
+    except re.error:
+        return "names a part twice"
+    except KeyError as error:
+        return f"has %{error.args[0]}, which is not supported; known are %{' %'.join(_DIRECTIVES)}"
+    for parts, words in (("Yy", "year"), ("mbB", "month"), ("d", "day")):
+        if sum(part in fields for part in parts) != 1:
+            return f"needs one {words}"
+    if ("I" in fields) != ("p" in fields) or ("I" in fields and "H" in fields):
+        return "needs %H, or %I with %p"
+    return None
+
+
+def zone_problem(zone: str) -> str | None:
+    """Why a time zone can't be used, in words; none: it can."""
+    try:
+        pl.Series([], dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
+    except pl.exceptions.ComputeError:
+        return f"{zone!r} is not the name of a time zone that has rules, such as Europe/Helsinki"
+    return None
+
+
+def dates(text: pl.Series, form: str | None) -> pl.Series:
+    """Dates, null where the text is none: `YYYY-MM-DD`, or as in `form`."""
+    if form is None:
+        iso = _where(text.str.contains(_ISO_DATE), text)
+    else:
+        iso = _iso_date(text.str.extract_groups(_pattern(form)).struct.unnest())
+    return iso.str.to_date("%Y-%m-%d", strict=False)
+
+
+def timestamps(text: pl.Series, form: str | None, zone: str) -> pl.Series:
+    """Moments in UTC, to the microsecond, null where the text is none.
+
+    Without a zone in the text it is read in `zone`: a local time that the clocks skipped is none, and of one
+    that happened twice the earlier is meant. ISO 8601 is read with or without time, seconds, fraction and
+    offset; digits beyond microseconds must be zeros.
+
+    Args:
+        text: The text.
+        form: A `strptime` pattern; none: ISO 8601.
+        zone: An IANA name.
+    """
+    if form is None:
+        usual = _usual(text, zone)
+        if usual is not None and usual.null_count() == text.null_count():
+            return usual
+    fields = text.str.extract_groups(_ISO if form is None else _pattern(form)).struct.unnest()
+    local = _clock(fields)
+    if "z" not in fields.columns and "Z" not in fields.columns:
+        return _within(_local(local, zone))
+    if "Z" in fields.columns:
+        return _within(local.dt.replace_time_zone("UTC"))
+    offset = fields["z"]
+    absolute = (local - _offset(offset)).dt.replace_time_zone("UTC")
+    return _within(absolute.zip_with(offset.is_not_null(), _local(local, zone)))
+
+
+def _usual(text: pl.Series, zone: str) -> pl.Series | None:
+    """The timestamps that are written as the first one is, if that is a usual way."""
+    start = text.first(ignore_nulls=True)
+    shape = _USUAL.fullmatch(start) if isinstance(start, str) else None
+    if not shape:
+        return None
+    between, end = shape.groups()
+    exact = (
+        f"^(?:{_YEAR})-[0-9]{{2}}-[0-9]{{2}}{between}(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]"
+        f"(?:[.][0-9]{{1,6}})?{end}$"
+    )
+    if not text.str.contains(exact).all():
+        return None
+    moments = text.str.to_datetime(f"%Y-%m-%d{between}%H:%M:%S%.f{end}", strict=False, time_unit="us")
+    return _within(moments.dt.replace_time_zone("UTC") if end else _local(moments, zone))
+
+
+def _iso_date(fields: pl.DataFrame) -> pl.Series:
+    """`YYYY-MM-DD` from what a pattern found; the day may be none of its month."""
+    if "date" in fields.columns:
+        return fields["date"]
+    year, month, day = pl.col("^[Yy]$"), pl.col("^[mbB]$"), pl.col("d").str.strip_chars(" ")
+    if "y" in fields.columns:  # as POSIX has it
+        year = pl.when(year < "69").then("20" + year).otherwise("19" + year)
+    if "m" not in fields.columns:
+        numbers = {name[:3].lower(): f"{number:02}" for number, name in enumerate(_MONTHS, 1)}
+        month = month.str.head(3).str.to_lowercase().replace_strict(numbers, default=None)
+    return fields.select(date=pl.concat_str(year, month.str.zfill(2), day.str.zfill(2), separator="-"))[
+        "date"
+    ]
+
+
+def _clock(fields: pl.DataFrame) -> pl.Series:
+    """What calendar and clock show, from what a pattern found; parts that are not there are zero."""
+    found = fields.columns
+    parts = [pl.col(part).fill_null("0") if part in found else pl.lit("0") for part in "HMS"]
+    if "I" in found:
+        afternoon = pl.col("p").str.to_uppercase() == "PM"
+        parts[0] = (pl.col("I").cast(pl.Int8) % 12 + 12 * afternoon.cast(pl.Int8)).cast(pl.String)
+    time = pl.concat_str(*(part.str.zfill(2) for part in parts), separator=":")
+    fraction = (pl.col("f").fill_null("0") if "f" in found else pl.lit("0")).str.pad_end(9, "0")
+    moment = pl.concat_str(_iso_date(fields), time, separator="T").str.to_datetime(
+        "%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us"
+    ) + pl.duration(microseconds=fraction.str.head(6).cast(pl.Int64))
+    return fields.select(moment=pl.when(fraction.str.ends_with("000")).then(moment))["moment"]
+
+
+def _offset(text: pl.Series) -> pl.Series:
+    """How far ahead of UTC `Z`, `UTC`, `±HH`, `±HHMM` and `±HH:MM` are."""
+    digits = pl.lit(text).str.replace(":", "", literal=True)
+    hours, minutes = (digits.str.slice(at, 2).cast(pl.Int64, strict=False).fill_null(0) for at in (1, 3))
+    sign = pl.when(digits.str.starts_with("-")).then(-1).otherwise(1)
+    return pl.select(pl.duration(minutes=sign * (60 * hours + minutes), time_unit="us")).to_series()
+
+
+def _local(local: pl.Series, zone: str) -> pl.Series:
+    """In UTC, what calendar and clock show in a zone."""
+    moments = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    moments = moments.dt.convert_time_zone("UTC")
+    far = local.filter(local >= _TIME_ZONE_TABLES_END).unique()
+    if zone == "UTC" or not len(far):
+        return moments
+    exact = pl.Series([_far(each, ZoneInfo(zone)) for each in far], dtype=pl.Datetime("us", "UTC"))
+    return moments.zip_with(
+        (local < _TIME_ZONE_TABLES_END).fill_null(value=True),
+        local.replace_strict(far, exact, default=None, return_dtype=pl.Datetime("us", "UTC")),
+    )
+
+
+def _far(local: datetime, zone: ZoneInfo) -> datetime | None:
+    try:
+        moment = local.replace(tzinfo=zone).astimezone(UTC)
+        return moment if moment.astimezone(zone).replace(tzinfo=None) == local else None
+    except OverflowError:
+        return None
+
+
+def _within(moments: pl.Series) -> pl.Series:
+    """Without those outside of the years 1 to 9999, which Singer's consumers can't hold."""
+    return _where(moments.is_between(_FIRST, _END), moments)
+
+
+def _where(condition: pl.Series, values: pl.Series) -> pl.Series:
+    """Values where a condition holds, else null."""
+    return pl.select(pl.when(condition).then(values)).to_series()
+
+
+@lru_cache
+def _pattern(form: str) -> str:
+    """The regular expression of a `strptime` pattern; KeyError for a directive that is not supported."""
+    for shorthand, meaning in _SHORTHANDS.items():
+        form = form.replace(shorthand, meaning)
+    form = form.replace("%.f", "%@")  # as some write a fraction with its dot
+    pieces = []
+    for directive, spaces, literal in re.findall(r"%-?(.|$)|(\s+)|([^%\s]+)", form):
+        if directive == "@":
+            pieces.append(f"(?:[.]{_DIRECTIVES['f']})?")
+        elif spaces:
+            pieces.append(r"\s+")
+        else:
+            pieces.append(re.escape(literal) if literal else _DIRECTIVES[directive])
+    return f"(?i)^(?:{''.join(pieces)})$"

@@ -1,0 +1,42 @@
+"""A local file becomes frames of text, and rows that are malformed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tap_analytics_exports.parse.base import ROW_NUMBER, BadRow, Dialect, TextFrame
+from tap_analytics_exports.parse.proof import prove
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+__all__ = ["ROW_NUMBER", "BadRow", "Dialect", "TextFrame", "frames", "prove"]
+
+
+def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
+    """A file's rows as frames of a few megabytes each.
+
+    A file that has a header, or is an empty JSON array, yields at least one frame; an empty file yields none.
+
+    Args:
+        path: The file; its name plays no role.
+        dialect: How it is written.
+
+    Raises:
+        ExportFailed: The file can't be used; the text says why, and what to do.
+    """
+    # Each parser stands on a library that costs time to import, and a run seldom needs all of them.
+    match dialect.format:
+        case "csv":
+            from tap_analytics_exports.parse import csv  # noqa: PLC0415
+
+            yield from csv.frames(path, dialect)
+        case "xlsx":
+            from tap_analytics_exports.parse import xlsx  # noqa: PLC0415
+
+            yield from xlsx.frames(path, dialect)
+        case "json":
+            from tap_analytics_exports.parse import json  # noqa: PLC0415
+
+            yield from json.frames(path, dialect)

@@ -1,0 +1,240 @@
+"""CSV of any dialect that RFC 4180 allows, as frames of text.
+
+The file is cut into blocks of whole records here, and pyarrow parses each block by itself: so the number of
+every row is known, a record may be longer than a block, and a quote that is never closed is noticed. In a
+block whose quotes are where RFC 4180 has them, the place of a record's end follows from counting quotes; any
+other block is walked through record by record.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv as pc
+
+from tap_analytics_exports.errors import ExportFailed
+from tap_analytics_exports.parse.base import (
+    FRAME_ROWS,
+    LONGEST_RECORD,
+    ROW_NUMBER,
+    BadRow,
+    Bytes,
+    Dialect,
+    TextFrame,
+    Utf8,
+    not_encoded,
+    without_nul,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+BLOCK = 4 << 20
+
+
+def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
+    """The rows of a CSV file; see `tap_analytics_exports.parse.frames`."""
+    if not dialect.delimiter.isascii():
+        raise ExportFailed(f"`delimiter`: {dialect.delimiter!r} is not an ASCII character")
+    with Bytes(path) as source:
+        yield from _Reader(Utf8(source, dialect.encoding), dialect.delimiter).frames()
+
+
+class _Reader:
+    """Reads one file."""
+
+    def __init__(self, source: Utf8, delimiter: str) -> None:
+        self._source = source
+        self._delimiter = delimiter
+        sign = re.escape(delimiter.encode())
+        field = rb'(?:"(?:[^"]++|"")*+"(?P<after>[^%b\r\n]++)?+|(?!")[^%b\r\n]*+)' % (sign, sign)
+        rest = rb"(?:%b%b)*+" % (sign, field.replace(b"?P<after>", b"?P<later>"))
+        self._record = re.compile(field + rest + rb"(?P<end>\r\n|\r|\n|\Z)")
+        self._header: tuple[str, ...] | None = None
+        self._rows = 0
+        self._data = b""
+        self._final = False
+
+    def frames(self) -> Iterator[TextFrame]:
+        empty = True
+        while not self._final:
+            self._read()
+            if self._header is None and not self._take_header():
+                continue
+            data, malformed = self._take_records()
+            for frame in self._parse(data, malformed):
+                yield frame
+                empty = False
+        if self._data:
+            raise ExportFailed(
+                f"a quote opened after data row {self._rows} is never closed: the file is cut, or quotes "
+                "within its fields are not doubled"
+            )
+        if empty and self._header is not None:
+            yield TextFrame(self._header, self._table(b"", []), [])
+
+    def _read(self) -> None:
+        """Add to what is at hand: a block, or as much again where one record fills it."""
+        if len(self._data) > LONGEST_RECORD:
+            raise ExportFailed(
+                f"the record after data row {self._rows} is longer than {LONGEST_RECORD >> 20} MiB: is one "
+                "of its quotes never closed?"
+            )
+        block = self._source.read(max(BLOCK, len(self._data)))
+        self._data += block
+        self._final = not block
+
+    def _take_header(self) -> bool:
+        """Take the first record off, if it is there in full and not blank."""
+        self._data = self._data.lstrip(b"\r\n")
+        found = self._record.match(self._data)
+        if not self._data or not found or not (found["end"] or self._final):
+            return False
+        record = found[0][: len(found[0]) - len(found["end"])]
+        text = self._decode(record)
+        if "\0" in text:
+            raise not_encoded(self._source.encoding)
+        if found["after"] or found["later"]:
+            raise ExportFailed(f"the header has text after a closing quote: {text[:200]}")
+        # The csv module refuses long fields, so it is not asked.
+        sign = re.escape(self._delimiter)
+        fields = re.findall(rf'(?:^|{sign})("(?:[^"]|"")*"|[^{sign}]*)', text)
+        self._header = tuple(
+            field[1:-1].replace('""', '"') if field.startswith('"') else field for field in fields
+        )
+        self._data = self._data[found.end() :]
+        return True
+
+    def _take_records(self) -> tuple[bytes, list[tuple[int, bytes]]]:
+        """Take all records off that are there in full.
+
+        Returns:
+            Those that are well formed, and of the others the place among all of them, from 0, and the text.
+        """
+        data = self._data
+        quotes = self._quotes(data)
+        if quotes is None:
+            return self._walk(data)
+        end = self._last_end(data, quotes)
+        self._data = data[end:]
+        return data[:end], []
+
+    def _quotes(self, data: bytes) -> pl.Series | None:
+        """Where the quotes are; none, if any is where RFC 4180 has no quote."""
+        signs = pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
+        quotes = (signs == ord('"')).arg_true().cast(pl.Int64)
+        if not len(quotes):
+            return quotes
+        edges = [ord(self._delimiter), ord("\r"), ord("\n")]
+        opening, closing = quotes.gather_every(2), quotes.gather_every(2, offset=1)
+        before = signs.gather((opening - 1).clip(0)).is_in(edges) | (opening == 0)
+        after = signs.gather((closing + 1).clip(0, len(data) - 1)).is_in(edges) | (closing == len(data) - 1)
+        # Two quotes side by side within a field look like the end of one and the start of another.
+        doubled = closing.head(len(opening) - 1) + 1 == opening.tail(len(opening) - 1)
+        before |= pl.concat([pl.Series([False]), doubled])
+        after |= pl.concat([doubled, pl.Series([False] * (len(closing) - len(doubled)), dtype=pl.Boolean)])
+        return quotes if before.all() and after.all() else None
+
+    def _last_end(self, data: bytes, quotes: pl.Series) -> int:
+        """Where the last record that is there in full ends: at a line break with no field open."""
+        if self._final and len(quotes) % 2 == 0:
+            return len(data)
+        # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
+        for sign, last in ((b"\n", len(data)), (b"\r", len(data) - 1)):
+            end = last
+            while (found := data.rfind(sign, 0, end)) >= 0:
+                before = int(quotes.search_sorted(found))
+                if before % 2 == 0:
+                    return found + 1
+                end = quotes[before - 1]  # within a field: go on before the quote that opened it
+        return 0
+
+    def _walk(self, data: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
+        """Take records off one by one."""
+        good: list[bytes] = []
+        malformed: list[tuple[int, bytes]] = []
+        at = 0
+        while at < len(data) and (found := self._record.match(data, at)):
+            if not (found["end"] or self._final):
+                break
+            at = found.end()
+            if found["after"] or found["later"]:
+                malformed.append((len(good) + len(malformed), found[0].rstrip(b"\r\n")))
+            elif found[0] != found["end"]:
+                good.append(found[0])
+        self._data = data[at:]
+        return b"".join(good), malformed
+
+    def _parse(self, data: bytes, malformed: Sequence[tuple[int, bytes]]) -> Iterator[TextFrame]:
+        """Frames of whole records."""
+        assert self._header is not None  # noqa: S101 - taken before
+        invalid: list[pc.InvalidRow] = []
+        self._decode(data)
+        rows = self._table(data, invalid)
+        total = rows.height + len(invalid) + len(malformed)
+        numbers = pl.Series(ROW_NUMBER, range(self._rows + 1, self._rows + total + 1), dtype=pl.Int64)
+        bad = [
+            BadRow(numbers[place], self._decode(raw), "text after a closing quote")
+            for place, raw in malformed
+        ]
+        numbers = _without(numbers, [place for place, _ in malformed])
+        width = len(self._header)
+        bad += [
+            BadRow(
+                numbers[row.number - 1], row.text, f"{row.actual_columns} fields, and the header has {width}"
+            )
+            for row in invalid
+        ]
+        rows = rows.with_columns(_without(numbers, [row.number - 1 for row in invalid]))
+        self._rows += total
+        if b"\0" in data:
+            rows, more = without_nul(rows)
+            bad += more
+        bad.sort(key=lambda row: row.row_number)
+        for offset in range(0, max(rows.height, bool(bad)), FRAME_ROWS):
+            yield TextFrame(self._header, rows.slice(offset, FRAME_ROWS), [] if offset else bad)
+
+    def _table(self, data: bytes, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
+        """Parse records, well formed and in UTF-8; those of another width than the header's are put aside."""
+        assert self._header is not None  # noqa: S101 - taken before
+        names = [str(position) for position in range(len(self._header))]
+        schema = dict.fromkeys(names, pl.String)
+        if not data:
+            return pl.DataFrame(schema={**schema, ROW_NUMBER: pl.Int64})
+
+        def put_aside(row: pc.InvalidRow) -> str:
+            invalid.append(row)
+            return "skip"
+
+        table = pc.read_csv(
+            io.BytesIO(data),
+            # One block and one thread: only so are rows numbered.
+            read_options=pc.ReadOptions(use_threads=False, block_size=len(data), column_names=names),
+            parse_options=pc.ParseOptions(
+                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=put_aside
+            ),
+            convert_options=pc.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+                check_utf8=False,
+            ),
+        )
+        return pl.DataFrame(table, schema=schema)
+
+    def _decode(self, data: bytes) -> str:
+        try:
+            return data.decode()
+        except UnicodeDecodeError as error:
+            raise not_encoded(self._source.encoding) from error
+
+
+def _without(numbers: pl.Series, places: Sequence[int]) -> pl.Series:
+    if not places:
+        return numbers
+    return numbers.filter(~pl.int_range(len(numbers), eager=True).is_in(list(places)))
