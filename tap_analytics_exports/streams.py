@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 from singer_sdk import Stream
-from singer_sdk.helpers._typing import TypeConformanceLevel
+from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.singerlib import Catalog
 
@@ -294,27 +294,30 @@ class ExportStream(_TapStream):
         for job in self.tap.jobs.ended(self.name):
             writer = _WindowWriter(self, job)
             if job.status != "failed":
-                try:
-                    writer.write()
-                except ExportFailed as error:
-                    job.status, job.error = "failed", f"{job}: {error}"
-                except OSError:  # nobody reads, or the disk is full: no stream fares better
-                    raise
-                except Exception as error:  # one stream's mishap is not to be the others'
-                    self.logger.exception("%s: unexpected", job)
-                    job.status, job.error = "failed", f"{job}: {type(error).__name__}: {error}"
-            if job.status != "failed":
-                self._advance(job)
+                self._write(job, writer)
             if not job.refused:
                 self.tap.export_runs.write(writer.run_record())
-            if job.status == "failed" and job.next is None:
-                self.tap.failed(job)
-            elif job.status == "failed":
+            if job.next is not None:
                 self.logger.warning("%s; it is exported anew", job.error)
+            elif job.status == "failed":
+                self.tap.failed(job)
             self.write_state()
             if job.written:
                 self._clean_up(job)
         yield from ()
+
+    def _write(self, job: Job, writer: _WindowWriter) -> None:
+        try:
+            writer.write()
+        except ExportFailed as error:
+            job.status, job.error = "failed", f"{job}: {error}"
+        except OSError:  # nobody reads, or the disk is full: no stream fares better
+            raise
+        except Exception as error:  # one stream's mishap is not to be the others'
+            self.logger.exception("%s: unexpected", job)
+            job.status, job.error = "failed", f"{job}: {type(error).__name__}: {error}"
+        else:
+            self._advance(job)
 
     def _advance(self, job: Job) -> None:
         job.written = True
@@ -362,8 +365,8 @@ class ExportStream(_TapStream):
         new = [each for each in bound if each.name not in properties]
         policy = self.settings.on_new_column
         if new and policy == "fail":
-            names = ", ".join(each.name for each in new)
-            raise ExportFailed(f"the catalog does not know the columns {names}, and on_new_column is fail")
+            unknown = ", ".join(each.name for each in new)
+            raise ExportFailed(f"the catalog does not know the columns {unknown}, and on_new_column is fail")
         if new and policy == "add":
             properties.update({each.name: property_schema(each.column) for each in new})
             self._write_schema_message()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -134,7 +135,9 @@ class TapAnalyticsExports(Tap):
         if self.settings.ledger != "":
             folder = Path(self.settings.ledger or platformdirs.user_state_path(self.name)).expanduser()
             try:
-                spool = _private(self._spool_parent / f"{self.name}-{os.getuid()}")
+                # A spool for each ledger, for what a ledger does not know is removed from its spool.
+                place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
+                spool = _private(self._spool_parent / f"{self.name}-{place}")
                 return Ledger(folder / stream.key, spool / stream.key)
             except OSError as error:
                 self.logger.warning(

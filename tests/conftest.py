@@ -30,7 +30,9 @@ class Result:
     stdout: str = field(repr=False)
 
     def of(self, kind: str, stream: str | None = None) -> list[dict[str, Any]]:
-        return [m for m in self.messages if m["type"] == kind and (stream is None or m.get("stream") == stream)]
+        return [
+            m for m in self.messages if m["type"] == kind and (stream is None or m.get("stream") == stream)
+        ]
 
     def records(self, stream: str) -> list[dict[str, Any]]:
         return [message["record"] for message in self.of("RECORD", stream)]
@@ -72,7 +74,14 @@ def start_tap(
                 path = Path(folder, f"{name}.json")
                 path.write_text(json.dumps(content))
                 options += [f"--{name}", str(path)]
-        environment = {**os.environ, "TZ": "UTC", "XDG_STATE_HOME": folder, "PYTHONWARNINGS": "error", **(env or {})}
+        environment = {
+            **os.environ,
+            "TZ": "UTC",
+            "XDG_STATE_HOME": folder,
+            "TMPDIR": folder,
+            "PYTHONWARNINGS": "error",
+            **(env or {}),
+        }
         process = subprocess.Popen(
             [TAP, *options, *args],
             stdout=subprocess.PIPE,
