@@ -331,9 +331,19 @@ class _S3Store:
         """There is no session to end."""
 
     def _file(self, key: str) -> RemoteFile:
-        with self._troubles():
-            size = self._s3().head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+        try:
+            with self._troubles():
+                size = self._s3().head_object(Bucket=self._bucket, Key=key)["ContentLength"]
+        except JobGone:
+            self._check_base()
+            raise
         return RemoteFile(key.rpartition("/")[2], open=lambda: self._open(key), size=size)
+
+    def _check_base(self) -> None:
+        with self._troubles(allowed=("AccessDenied",)):
+            listed = self._s3().list_objects_v2(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
+            if not listed["KeyCount"]:
+                raise ExportFailed(f"{self}: there is nothing below {self._base}; check files_url")
 
     @contextmanager
     def _open(self, key: str) -> Iterator[Body]:

@@ -91,6 +91,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
         self._http = Http(NAME, settings.base_url, auth=self._session, pace=pace)
         self._workspace = quote(settings.workspace_id, safe="")
         self._lock = threading.Lock()
+        self._naming = threading.Lock()
         self._uris: dict[str, str] = {}  # of date attributes, by identifier
         self._open: dict[str, requests.Response] = {}  # answers whose body is the file, by the result's uri
 
@@ -118,7 +119,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             raise ExportFailed(f"{_words(response)}; check report_id, workspace_id and what the user may see")
         # 201 with the uri in the body, and as Location (recorded by gooddata-ruby).
         uri = _json(response).get("uri") or response.headers.get("Location")
-        if not isinstance(uri, str):
+        if not uri or not isinstance(uri, str):
             raise Ambiguous(
                 f"{_words(response)}, without the uri of a result; an export may have been triggered"
             )
@@ -190,25 +191,26 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
 
     def _uri(self, identifier: str) -> str:
         """The address of a date attribute in this workspace (Twilio, "Mapping identifiers")."""
-        if identifier not in self._uris:
-            response = self._http.ask(
-                "POST",
-                f"/gdc/md/{self._workspace}/identifiers",
-                json={"identifierToUri": [identifier]},
-                headers={"Accept": "application/json"},
-            )
-            if response.status_code >= 400:
-                raise ExportFailed(f"{_words(response)}; check workspace_id")
-            # What is unknown is missing from the list, with status 200 (recorded by gooddata-ruby).
-            found = _json(response).get("identifiers") or []
-            uris = [each["uri"] for each in found if each.get("identifier", identifier) == identifier]
-            if not uris:
-                raise ExportFailed(
-                    f"{NAME}: the workspace {self.settings.workspace_id} has no attribute {identifier!r}; "
-                    "check date_identifier"
+        with self._naming:
+            if identifier not in self._uris:
+                response = self._http.ask(
+                    "POST",
+                    f"/gdc/md/{self._workspace}/identifiers",
+                    json={"identifierToUri": [identifier]},
+                    headers={"Accept": "application/json"},
                 )
-            self._uris[identifier] = uris[0]
-        return self._uris[identifier]
+                if response.status_code >= 400:
+                    raise ExportFailed(f"{_words(response)}; check workspace_id")
+                # What is unknown is missing from the list, with status 200 (recorded by gooddata-ruby).
+                found = _json(response).get("identifiers") or []
+                uris = [each["uri"] for each in found if each.get("identifier", identifier) == identifier]
+                if not uris:
+                    raise ExportFailed(
+                        f"{NAME}: the workspace {self.settings.workspace_id} has no attribute "
+                        f"{identifier!r}; check date_identifier"
+                    )
+                self._uris[identifier] = uris[0]
+            return self._uris[identifier]
 
     def _keep_open(self, uri: str, response: requests.Response) -> None:
         with self._lock:
