@@ -9,6 +9,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -79,22 +80,23 @@ def report(since: datetime) -> None:
             if table in META_TABLES:
                 continue
             rows = database.table(table)
-            columns = ", ".join(f"{name} {kind}" for name, kind in zip(rows.columns, rows.types, strict=True))
-            print(f"\n{table}: {len(rows)} rows\n{columns}")
-            rows.limit(3).show(max_width=WIDTH)
+            columns = [f"{name} {kind}" for name, kind in zip(rows.columns, rows.types, strict=True)]
+            print(f"\n{table}: {len(rows)} rows")
+            print(textwrap.fill(", ".join(columns), WIDTH))
+            sample = rows.order("_sdc_window_start, _sdc_row_number").limit(3)
+            sample.project("COLUMNS('^[^_]')").show(max_width=WIDTH)
         print("\nThis run, from the table export_runs:")
         database.sql(
             """
             SELECT provider, stream, count(*) AS exports, count(*) FILTER (status = 'failed') AS failed,
-                   min(window_start) AS "from", max(window_end) AS "to", sum("rows")::BIGINT AS "rows",
-                   sum(rejected_rows)::BIGINT AS rejected
+                   strftime(min(window_start), '%d %b %H:%M') AS "from",
+                   strftime(max(window_end), '%d %b %H:%M') AS "to",
+                   sum("rows")::BIGINT AS "rows", sum(rejected_rows)::BIGINT AS rejected
             FROM export_runs WHERE finished_at >= $since GROUP BY ALL ORDER BY ALL
             """,
             params={"since": since.replace(tzinfo=None)},
         ).show(max_width=WIDTH, max_rows=100)
-        print(
-            f"The tables lie in {DATABASE.relative_to(Path.cwd())}. `make demo` again loads only what is new."
-        )
+        print(f"The tables lie in {DATABASE.relative_to(ROOT)}. `make demo` again loads what is new by then.")
 
 
 def main() -> None:
