@@ -22,6 +22,9 @@ DAY = timedelta(days=1)
 META_STREAMS = ("export_runs", "rejected_rows")
 
 
+Moment = Annotated[datetime, Meta(extra_json_schema={"format": "date-time"})]
+
+
 def about(title: str, description: str) -> Meta:
     """Title and description of a setting, for `--about` and the README."""
     return Meta(title=title, description=description)
@@ -118,10 +121,10 @@ class Settings(Struct, kw_only=True):
     """The top level; `providers` holds the decoded block of each provider that is used."""
 
     start_date: Annotated[
-        datetime | None,
+        Moment | None,
         about("Start date", "Where a first run of an incremental export begins; without an offset it is UTC"),
     ] = None
-    end_date: Annotated[datetime | None, about("End date", "Exclusive end of this run; none: now")] = None
+    end_date: Annotated[Moment | None, about("End date", "Exclusive end of this run; none: now")] = None
     window: Annotated[timedelta, about("Window", "Length of a window, aligned to the day in `timezone`")] = (
         DAY
     )
@@ -163,7 +166,10 @@ class Settings(Struct, kw_only=True):
     ] = "snake_case"
     spool_dir: Annotated[
         str | None,
-        about("Spool folder", "Where a download waits, private and removed after use; none: the system's"),
+        about(
+            "Spool folder",
+            "Where downloads wait, private, and removed once a state has passed them; none: the system's",
+        ),
     ] = None
     spool_limit: Annotated[
         int,
@@ -400,8 +406,19 @@ def _inline(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401
         for key, part in schema.items()
         if not (key == "default" and part is None) and key != "additionalProperties"
     }
+    if inlined.get("format") == "duration" and "default" in inlined:
+        inlined["default"] = _duration(inlined["default"])
     options = [part for part in inlined.get("anyOf", []) if part != {"type": "null"}]
     if len(options) == 1:
         del inlined["anyOf"]
         inlined = {**options[0], **inlined}
     return inlined
+
+
+def _duration(text: str) -> str:
+    """A duration as people write it: msgspec knows no hours and no minutes."""
+    seconds = int(msgspec.convert(text, timedelta).total_seconds())
+    for unit, sign in ((86400, "P{}D"), (3600, "PT{}H"), (60, "PT{}M")):
+        if seconds and seconds % unit == 0:
+            return sign.format(seconds // unit)
+    return f"PT{seconds}S"

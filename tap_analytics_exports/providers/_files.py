@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
 import importlib.util
 import io
@@ -415,7 +414,7 @@ class _HostKey:
     def parse(cls, text: str) -> _HostKey | None:
         """The key in a line of known_hosts, with or without names before and words after it."""
         for kind, key in pairwise(text.split()):
-            with suppress(binascii.Error):
+            with suppress(ValueError):  # no base64, or no ASCII
                 blob = base64.b64decode(key)
                 if blob[4:].startswith(kind.encode()):  # it begins with its type, after the length of that
                     return cls(kind, blob)
