@@ -155,6 +155,11 @@ class Job:
         """Whether the vendor knows of it."""
         return any(part.handle is not None for part in self.parts)
 
+    @property
+    def sent(self) -> bool:
+        """Whether the vendor may know of it."""
+        return any(part.sent for part in self.parts)
+
     def to_state(self) -> dict[str, Any]:
         """What the state says of a triggered job."""
         parts = [{"window": _dump(part.request.window), "handle": part.handle} for part in self.parts]
@@ -347,9 +352,9 @@ class Jobs:
             job.sha256 = _joined_sha256(job.files)
         except CredentialsRefused as error:
             lane.refusal = job.error = str(error)
-            job.refused = job.kept = True
+            job.refused, job.kept = True, job.sent
         except Unreachable as error:
-            job.error, job.kept = f"{job}: {error}", True
+            job.error, job.kept = f"{job}: {error}", job.sent
         except TapError as error:
             job.error = f"{job}: {error}"
         except Exception as error:  # a thread that dies would leave its stream waiting for ever
@@ -440,6 +445,9 @@ class Jobs:
             self._ledgers[job.stream].save(job.to_entry())
             try:
                 part.handle = self._submit(job, part.request, provider, deadline)
+            except Unreachable:
+                part.sent = False
+                raise
             except Ambiguous:
                 found = provider.find(part.request, job.last)
                 if found is None:
