@@ -117,41 +117,38 @@ class _Reader:
             Those that are well formed, and of the others the place among all of them, from 0, and the text.
         """
         data = self._data
-        quotes = self._quotes(data)
-        if quotes is None:
+        signs = pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
+        quotes = (signs == ord('"')).arg_true().cast(pl.Int64)
+        if not self._regular(signs, quotes):
             return self._walk(data)
-        end = self._last_end(data, quotes)
+        end = self._last_end(signs, quotes)
         self._data = data[end:]
         return data[:end], []
 
-    def _quotes(self, data: bytes) -> pl.Series | None:
-        """Where the quotes are; none, if any is where RFC 4180 has no quote."""
-        signs = pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
-        quotes = (signs == ord('"')).arg_true().cast(pl.Int64)
+    def _regular(self, signs: pl.Series, quotes: pl.Series) -> bool:
+        """Whether all quotes are where RFC 4180 has them: around a field, or doubled within."""
         if not len(quotes):
-            return quotes
+            return True
         edges = [ord(self._delimiter), ord("\r"), ord("\n")]
         opening, closing = quotes.gather_every(2), quotes.gather_every(2, offset=1)
         before = signs.gather((opening - 1).clip(0)).is_in(edges) | (opening == 0)
-        after = signs.gather((closing + 1).clip(0, len(data) - 1)).is_in(edges) | (closing == len(data) - 1)
+        after = signs.gather((closing + 1).clip(0, len(signs) - 1)).is_in(edges) | (closing == len(signs) - 1)
         # Two quotes side by side within a field look like the end of one and the start of another.
         doubled = closing.head(len(opening) - 1) + 1 == opening.tail(len(opening) - 1)
         before |= pl.concat([pl.Series([False]), doubled])
         after |= pl.concat([doubled, pl.Series([False] * (len(closing) - len(doubled)), dtype=pl.Boolean)])
-        return quotes if before.all() and after.all() else None
+        return before.all() and after.all()
 
-    def _last_end(self, data: bytes, quotes: pl.Series) -> int:
+    def _last_end(self, signs: pl.Series, quotes: pl.Series) -> int:
         """Where the last record that is there in full ends: at a line break with no field open."""
         if self._final and len(quotes) % 2 == 0:
-            return len(data)
+            return len(signs)
         # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
-        for sign, last in ((b"\n", len(data)), (b"\r", len(data) - 1)):
-            end = last
-            while (found := data.rfind(sign, 0, end)) >= 0:
-                before = int(quotes.search_sorted(found))
-                if before % 2 == 0:
-                    return found + 1
-                end = quotes[before - 1]  # within a field: go on before the quote that opened it
+        for sign, end in (("\n", len(signs)), ("\r", len(signs) - 1)):
+            breaks = (signs.head(end) == ord(sign)).arg_true().cast(pl.Int64)
+            outside = breaks.filter(quotes.search_sorted(breaks) % 2 == 0)
+            if len(outside):
+                return int(outside[-1]) + 1
         return 0
 
     def _walk(self, data: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
