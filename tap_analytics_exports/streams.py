@@ -434,6 +434,8 @@ class _WindowWriter:
                 last += frame.rows.height + len(frame.bad)
                 self._write_frame(frame, file.name, before)
             before = last
+        if not before:
+            self._job.status = "empty"  # its files had headers at most
 
     def run_record(self) -> dict[str, Any]:
         """What `export_runs` says of the job."""
