@@ -1,0 +1,410 @@
+"""Text becomes values exactly, or makes a bad row; headers become names that are unique and stay."""
+
+import datetime as dt
+import json
+import math
+import re
+import zoneinfo
+
+import polars as pl
+import pytest
+from hypothesis import assume, example, given, settings
+from hypothesis import strategies as st
+
+from tap_analytics_exports.columns import Columns, property_names, property_schema
+from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.parse import ROW_NUMBER, TextFrame
+from tap_analytics_exports.settings import Column
+
+UTC = dt.UTC
+HELSINKI = "Europe/Helsinki"
+
+
+def frame(header, rows):
+    """A frame of text; its rows' numbers begin with 11."""
+    columns = {str(i): [row[i] for row in rows] for i in range(len(header))}
+    numbers = range(11, 11 + len(rows))
+    schema = {**dict.fromkeys(columns, pl.String), ROW_NUMBER: pl.Int64}
+    return TextFrame(tuple(header), pl.DataFrame({**columns, ROW_NUMBER: numbers}, schema=schema), [])
+
+
+def columns(types, **options):
+    return Columns(**{"types": types, "dictionary": {}, "style": "snake_case", "timezone": "UTC", **options})
+
+
+def cast(column, texts, timezone="UTC"):
+    """The value of each text; KeyError where it is a bad row."""
+    caster = columns({"x": column}, timezone=timezone)
+    given_ = frame(["x"], [[text] for text in texts])
+    typed, bad = caster.cast(given_, caster.bind(["x"]))
+    assert {row.column for row in bad} <= {"x"}
+    assert typed.height + len(bad) == len(texts)
+    values = dict(zip(typed[ROW_NUMBER], typed["x"], strict=True))
+    assert not values.keys() & {row.row_number for row in bad}
+    return [values.get(number, KeyError) for number in range(11, 11 + len(texts))]
+
+
+def moment(*parts):
+    return dt.datetime(*parts, tzinfo=UTC)
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("word", "name"),
+    [
+        ("Conversation ID", "conversation_id"),
+        ("TimeStamp", "time_stamp"),
+        ("CONVERSATION_ID", "conversation_id"),
+        ("IsTriggerAction", "is_trigger_action"),
+        ("ADR.ApplicationRegion", "adr_application_region"),
+        ("Wait time (s) - max.", "wait_time_s_max"),
+        ("Älä_Öljyä", "älä_öljyä"),
+        ("हिन्दी में", "हिन्दी_में"),
+        ("dim1", "dim1"),
+        ("2024", "2024"),
+        ("_sdc_row_number", "sdc_row_number"),
+        ("", "column_1"),
+        (" %\n", "column_1"),
+    ],
+)
+def test_a_header_becomes_snake_case(word, name):
+    assert property_names([word], "snake_case") == [name]
+
+
+def test_original_names_stay_but_for_those_that_are_taken():
+    header = ["Conversation ID", "a", "a", "a_2", "a", "_sdc_row_number", "%", ""]
+    assert property_names(header, "original") == [
+        "Conversation ID", "a", "a_2", "a_2_2", "a_3", "_sdc_row_number_2", "column_7", "column_8",
+    ]  # fmt: skip
+
+
+WORDS = st.text(max_size=8) | st.sampled_from(["a", "A", "a_2", "a 2", "column_2", "", "%", "_sdc_x"])
+
+
+@given(st.lists(WORDS, max_size=12), st.sampled_from(["snake_case", "original"]), st.integers(0, 12))
+def test_names_are_unique_and_do_not_depend_on_what_follows(header, style, end):
+    names = property_names(header, style)
+    assert len(set(names)) == len(names) == len(header)
+    assert all(name and not re.fullmatch("_sdc_(export_id|row_number|window_.*|x)", name) for name in names)
+    assert property_names(header[:end], style) == names[:end]
+
+
+def test_types_are_found_by_property_or_header_and_the_user_wins():
+    caster = columns(
+        {"call_id": "integer", "Waited": Column("number", thousands=",")},
+        dictionary={"Call ID": "string", "Waited": "string", "When": "timestamp"},
+    )
+    bound = caster.bind(["Call ID", "Waited", "When", "Other"])
+    assert [(each.position, each.name, each.column.type) for each in bound] == [
+        (0, "call_id", "integer"), (1, "waited", "number"), (2, "when", "timestamp"), (3, "other", "string"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"types": {"x": Column("date", format="%Y-%m")}}, "columns.x.format: needs one day"),
+        ({"types": {"x": Column("date", format="%Y-%Y-%m-%d")}}, "columns.x.format: names a part twice"),
+        ({"types": {"x": Column("date", format="%Y-%m-%d %Q")}}, "columns.x.format: has %Q"),
+        ({"types": {"x": Column("date", format="%Y-%m-%d %I")}}, "columns.x.format: needs %H, or %I with %p"),
+        ({"types": {"x": Column("timestamp", timezone="Factory")}}, "columns.x.timezone: 'Factory'"),
+        ({"types": {}, "timezone": "Nowhere/At all"}, "timezone: 'Nowhere/At all'"),
+    ],
+)
+def test_what_cannot_be_used_is_a_mistake_of_the_settings(options, words):
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        columns(**options)
+
+
+@pytest.mark.parametrize(
+    "kind", ["string", "integer", "number", "decimal", "boolean", "date", "timestamp", "json"]
+)
+def test_every_type_may_be_null(kind):
+    assert "null" in property_schema(Column(kind))["type"]
+    assert cast(kind, [None, None]) == [None, None]
+
+
+# Values
+
+NUMERALS = st.one_of(
+    st.integers().map(str),
+    st.floats().map(repr),
+    st.decimals().map(str),
+    st.text("0123456789-+.eE, _ \n٣", max_size=8),
+    st.from_regex(r"-?[0-9]{1,20}(\.[0-9]{1,20})?([eE][+-]?[0-9]{1,3})?", fullmatch=True),
+    st.sampled_from(
+        ["9223372036854775807", "9223372036854775808", "-9223372036854775808", "-0", "1e5", "5e-324"]
+    ),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(NUMERALS))
+def test_integers_are_exact_or_bad(texts):
+    def read(text):
+        fits = re.fullmatch(r"-?(0|[1-9][0-9]*)", text) and -(2**63) <= int(text) < 2**63
+        return int(text) if fits else KeyError
+
+    assert cast("integer", texts) == [read(text) for text in texts]
+
+
+@settings(deadline=None)
+@given(st.lists(NUMERALS))
+@example(["1e400", "1e-400", "0e-400", "-0.0", "1.7976931348623157e308", "5e-324", "2e-324", "NaN"])
+def test_numbers_are_the_nearest_doubles_or_bad(texts):
+    def read(text):
+        if not re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?", text):
+            return KeyError
+        lost = float(text) == 0 and re.match("[-0.]*[1-9]", text)
+        return KeyError if lost or math.isinf(float(text)) else float(text)
+
+    assert [repr(value) for value in cast("number", texts)] == [repr(read(text)) for text in texts]
+
+
+@settings(deadline=None)
+@given(st.lists(NUMERALS))
+def test_decimals_keep_their_text(texts):
+    pattern = r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE]-[0-9]+)?"
+    expected = [text if re.fullmatch(pattern, text) else KeyError for text in texts]
+    assert cast("decimal", texts) == expected
+
+
+@settings(deadline=None)
+@given(st.integers(-(2**63), 2**63 - 1), st.sampled_from([",", "'", " ", "_", "."]))
+def test_thousands_are_grouped_well_or_bad(value, sign):
+    grouped = f"{value:,}".replace(",", sign)
+    column = Column("integer", thousands=sign)
+    assert cast(column, [grouped, str(value)]) == [value, value]
+    assert (
+        cast(column, [f"1{sign}00", f"1{sign}0000", f"{sign}000", f"0{sign}001", f"1{sign}", "01"])
+        == [KeyError] * 6
+    )
+    point = "," if sign == "." else "."
+    fraction = [f"{grouped}{point}25", f"1{point}5{sign}000"]
+    assert cast(Column("decimal", thousands=sign), fraction) == [f"{value}.25", KeyError]
+    assert cast(Column("number", thousands=sign), [f"-1{sign}000{point}5"]) == [-1000.5]
+
+
+def test_why_an_integer_with_an_exponent_is_bad():
+    caster = columns({"x": "integer"})
+    _, (row,) = caster.cast(frame(["x"], [["9.007199254740992e+15"]]), caster.bind(["x"]))
+    assert "may be rounded" in row.reason
+
+
+def test_booleans():
+    true, false = ["true", "T", "Yes", "y", "1", "TRUE"], ["FALSE", "f", "no", "N", "0", "False"]
+    assert cast("boolean", true + false) == [True] * 6 + [False] * 6
+    assert cast("boolean", ["on", "2", "", " true", "ja", "01"]) == [KeyError] * 6
+
+
+DATES = st.dates().map(str) | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", fullmatch=True)
+
+
+@settings(deadline=None)
+@given(st.lists(DATES | st.text("0123456789- +", max_size=11)))
+def test_dates_are_those_of_the_calendar(texts):
+    def read(text):
+        try:
+            return (
+                dt.date.fromisoformat(text) if re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", text) else KeyError
+            )
+        except ValueError:
+            return KeyError
+
+    assert cast("date", texts) == [read(text) for text in texts]
+
+
+FORMATS = [
+    "%m/%d/%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%Y%m%d%H%M%S", "%b %d, %Y %I:%M %p", "%A, %d %B %Y %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S.%f%z", "%d/%m/%y %H:%M", "%Y-%m-%d", "%Y-%m-%d %H:%M:%S %Z", "%%%Y-%m-%d",
+]  # fmt: skip
+
+
+@settings(deadline=None)
+@given(
+    value=st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2060, 1, 1)),
+    form=st.sampled_from(FORMATS),
+    noise=st.sampled_from(["", "", "", " ", "x", "0"]),
+    place=st.integers(0, 30),
+)
+def test_formats_are_read_as_python_reads_them(value, form, noise, place):
+    text = value.replace(tzinfo=UTC).strftime(form)
+    text = text[:place] + noise + text[place:]
+    try:
+        expected = dt.datetime.strptime(text, form)  # noqa: DTZ007
+        expected = expected.replace(tzinfo=expected.tzinfo or UTC)
+    except ValueError:
+        expected = KeyError
+    assume(expected is KeyError or expected.microsecond == 0 or "%f" in form)
+    (seen,) = cast(Column("timestamp", format=form), [text])
+    if re.search(r":(6[01])|6[01]$", text) or (noise == " " and seen is KeyError):
+        return  # leap seconds are Python's alone, and so is space for space
+    assert seen == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "form", "date"),
+    [
+        ("1/2/2026", "%m/%d/%Y", dt.date(2026, 1, 2)),
+        ("1/2/2026", "%-m/%-d/%Y", dt.date(2026, 1, 2)),
+        ("02/30/2026", "%m/%d/%Y", KeyError),
+        ("01/02/2026 ", "%m/%d/%Y", KeyError),
+        ("01/02/2026x", "%m/%d/%Y", KeyError),
+        ("+2026-01-02", "%Y-%m-%d", KeyError),
+        ("2026-01-02", "%F", dt.date(2026, 1, 2)),
+        ("2 jAN 26", "%d %b %y", dt.date(2026, 1, 2)),
+        ("1.1.69", "%d.%m.%y", dt.date(1969, 1, 1)),
+        ("1.1.68", "%d.%m.%y", dt.date(2068, 1, 1)),
+    ],
+)
+def test_dates_by_a_format(text, form, date):
+    assert cast(Column("date", format=form), [text]) == [date]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-02T03:04:05Z", moment(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02t03:04:05z", moment(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02 03:04:05 UTC", moment(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02 03:04:05.6 UTC", moment(2026, 1, 2, 3, 4, 5, 600000)),
+        ("2026-01-02 03:04", moment(2026, 1, 2, 1, 4)),
+        ("2026-01-02 03:04Z", moment(2026, 1, 2, 3, 4)),
+        ("2026-01-02", moment(2026, 1, 1, 22)),
+        ("2026-01-02T03:04:05.123456000+02:00", moment(2026, 1, 2, 1, 4, 5, 123456)),
+        ("2026-01-02T03:04:05.1234567+02:00", KeyError),
+        ("2026-01-02T03:04:05-0330", moment(2026, 1, 2, 6, 34, 5)),
+        ("2026-01-02 03:04:05+00", moment(2026, 1, 2, 3, 4, 5)),
+        ("2026-01-02T03:04:05 -03:30", moment(2026, 1, 2, 6, 34, 5)),
+        ("2026-03-29T03:30:00", KeyError),  # skipped in Helsinki
+        ("2026-03-29T03:30:00Z", moment(2026, 3, 29, 3, 30)),
+        ("2026-10-25T03:30:00", moment(2026, 10, 25, 0, 30)),  # twice in Helsinki
+        ("2026-01-02T24:00:00Z", KeyError),
+        ("2026-01-02T23:59:60Z", KeyError),
+        ("2026-02-30T00:00:00Z", KeyError),
+        ("2026-02-30", KeyError),
+        ("2026-1-2T00:00:00Z", KeyError),
+        ("2026-01-02T00:00:00Zx", KeyError),
+        ("2026-01-02T00:00:00+24:00", KeyError),
+        (" 2026-01-02T00:00:00Z", KeyError),
+        ("2026-01-02T", KeyError),
+        ("20260102", KeyError),
+        ("0000-01-01T00:00:00Z", KeyError),
+        ("0001-01-01T00:00:00Z", moment(1, 1, 1)),
+        ("0001-01-01T00:00:00+00:01", KeyError),
+        ("9999-12-31T23:59:59.999999Z", moment(9999, 12, 31, 23, 59, 59, 999999)),
+        ("9999-12-31T23:59:59-00:01", KeyError),
+        ("9999-12-31 23:59:59", moment(9999, 12, 31, 21, 59, 59)),
+        ("2500-07-01 12:00:00", moment(2500, 7, 1, 9)),  # in summer time, as the rules stand
+        ("٢٠٢٦-01-02", KeyError),
+    ],
+)
+def test_timestamps(text, expected):
+    assert cast("timestamp", [text], HELSINKI) == [expected]
+    assert cast("timestamp", ["2026-01-02T03:04:05Z", text, None], HELSINKI)[1:] == [expected, None]
+
+
+@settings(deadline=None)
+@given(
+    values=st.lists(st.datetimes(dt.datetime(1, 1, 3), dt.datetime(9999, 12, 29)), max_size=5),
+    zone=st.sampled_from(
+        ["UTC", HELSINKI, "America/New_York", "Australia/Lord_Howe", "Asia/Kolkata", "Africa/Casablanca"]
+    ),
+    between=st.sampled_from("T "),
+)
+@example([dt.datetime(2026, 11, 1, 1, 30), dt.datetime(2150, 7, 1)], "America/New_York", "T")
+def test_local_times_are_those_of_their_zone(values, zone, between):
+    def read(local):
+        aware = local.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+        utc = aware.astimezone(UTC)
+        return utc if utc.astimezone(aware.tzinfo).replace(tzinfo=None) == local else KeyError
+
+    texts = [value.isoformat(between) for value in values]
+    assert cast("timestamp", texts, zone) == [read(value) for value in values]
+    assert cast(Column("timestamp", timezone=zone), texts) == [read(value) for value in values]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.datetimes(
+            timezones=st.timezones(), max_value=dt.datetime(9999, 12, 30), min_value=dt.datetime(1, 1, 3)
+        )
+    )
+)
+def test_timestamps_with_an_offset(values):
+    values = [
+        value.replace(tzinfo=dt.timezone(dt.timedelta(minutes=value.utcoffset() // dt.timedelta(minutes=1))))
+        for value in values
+    ]
+    assert cast("timestamp", [value.isoformat() for value in values], HELSINKI) == [
+        value.astimezone(UTC) for value in values
+    ]
+
+
+def test_json_is_kept_on_one_line_or_bad():
+    texts = [
+        '{"a":\n [1.10,\r\n"\\n"]}',
+        "null",
+        "1e400",
+        "x",
+        "{} {}",
+        '"\\ud800"',
+        "NaN",
+        "[" * 5000 + "]" * 5000,
+    ]
+    values = cast("json", texts)
+    assert values[:3] == ['{"a":  [1.10,  "\\n"]}', "null", "1e400"]
+    assert values[3:] == [KeyError] * 5
+
+
+@given(st.lists(st.recursive(st.none() | st.text() | st.integers() | st.booleans(), st.lists)))
+def test_json_keeps_its_value(values):
+    texts = [json.dumps(value, indent=1) for value in values]
+    seen = cast("json", texts)
+    assert all("\n" not in text for text in seen)
+    assert [json.loads(text) for text in seen] == values
+
+
+# Rows
+
+
+def test_a_bad_row_says_where_it_is_what_it_was_and_why():
+    caster = columns({"n": "integer", "d": "date"})
+    rows = [["1", "2026-01-02", 'say "x", y'], ["x", "y", None], ["3", "2026-02-30", "z"], [None, None, None]]
+    typed, bad = caster.cast(frame(["N", "D", "S"], rows), caster.bind(["N", "D", "S"]))
+    assert typed.rows() == [(1, dt.date(2026, 1, 2), 'say "x", y', 11), (None, None, None, 14)]
+    assert typed.columns == ["n", "d", "s", ROW_NUMBER]
+    assert typed.schema == {"n": pl.Int64, "d": pl.Date, "s": pl.String, ROW_NUMBER: pl.Int64}
+    assert [(row.row_number, row.raw, row.column) for row in bad] == [
+        (12, "x,y,", "n"),
+        (13, "3,2026-02-30,z", "d"),
+    ]
+    assert "integer" in bad[0].reason
+    assert "date" in bad[1].reason
+
+
+def test_columns_that_are_not_bound_are_not_read():
+    caster = columns({"a": "integer"})
+    header = ["a", "b"]
+    typed, bad = caster.cast(frame(header, [["x", "y"]]), caster.bind(header)[1:])
+    assert (typed.rows(), bad) == ([("y", 11)], [])
+
+
+@pytest.mark.parametrize("key", ["call_id", "Call ID"])
+def test_a_null_in_a_primary_key_makes_a_bad_row(key):
+    caster = columns({"call_id": "integer"}, required=[key, ROW_NUMBER])
+    header = ["Call ID", "b"]
+    typed, bad = caster.cast(frame(header, [["1", None], [None, "x"], ["y", "x"]]), caster.bind(header))
+    assert typed.rows() == [(1, None, 11)]
+    assert [(row.row_number, row.column) for row in bad] == [(12, "call_id"), (13, "call_id")]
+    assert ["null" in row.reason for row in bad] == [True, False]
+
+
+def test_a_primary_key_that_the_file_lacks_makes_every_row_bad():
+    caster = columns({}, required=["id"])
+    typed, bad = caster.cast(frame(["a"], [["1"], ["2"]]), caster.bind(["a"]))
+    assert typed.height == 0
+    assert [(row.row_number, row.column) for row in bad] == [(11, "id"), (12, "id")]
