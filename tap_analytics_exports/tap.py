@@ -194,7 +194,9 @@ class TapAnalyticsExports(Tap):
         if not self._failed:
             return 0
         used = {stream.provider.name for stream in self._selected_exports()}
-        refused = {job.provider for job in self._failed if job.refused and not job.triggered}
+        # An empty handle is of a job for which nothing was triggered: its vendor answers with the file itself.
+        untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
+        refused = {job.provider for job in untouched if job.refused}
         return EXIT_SETTINGS if refused == used else EXIT_FAILED
 
     def check(self) -> int:
