@@ -194,7 +194,7 @@ class TapAnalyticsExports(Tap):
         if not self._failed:
             return 0
         used = {stream.provider.name for stream in self._selected_exports()}
-        # An empty handle is of a job for which nothing was triggered: its vendor answers with the file itself.
+        # With an empty handle nothing was triggered: the vendor answers with the file itself.
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.provider for job in untouched if job.refused}
         return EXIT_SETTINGS if refused == used else EXIT_FAILED
