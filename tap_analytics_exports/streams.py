@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -99,40 +99,40 @@ class RunStream(_TapStream):
 
 def export_runs(tap: TapAnalyticsExports) -> RunStream:
     """The stream with one record per job that ended."""
-    moments = ("window_start", "window_end", "submitted_at", "ready_at", "downloaded_at", "finished_at")
-    counts = ("files", "bytes", "rows", "rejected_rows")
-    names = (
-        *(
-            "export_id",
-            "stream",
-            "provider",
-            "window_start",
-            "window_end",
-            "status",
-            "resumed",
-            "submitted_at",
-        ),
-        *(
-            "ready_at",
-            "downloaded_at",
-            "finished_at",
-            "files",
-            "bytes",
-            "rows",
-            "rejected_rows",
-            "sha256",
-            "error",
-        ),
-    )
-    columns = {name: _MOMENT if name in moments else _COUNT if name in counts else _TEXT for name in names}
-    columns["resumed"] = Column("boolean")
+    columns = {
+        "export_id": _TEXT,
+        "stream": _TEXT,
+        "provider": _TEXT,
+        "window_start": _MOMENT,
+        "window_end": _MOMENT,
+        "status": _TEXT,
+        "resumed": Column("boolean"),
+        "submitted_at": _MOMENT,
+        "ready_at": _MOMENT,
+        "downloaded_at": _MOMENT,
+        "finished_at": _MOMENT,
+        "files": _COUNT,
+        "bytes": _COUNT,
+        "rows": _COUNT,
+        "rejected_rows": _COUNT,
+        "sha256": _TEXT,
+        "error": _TEXT,
+    }
     return RunStream(tap, "export_runs", columns, ["export_id"], "finished_at")
 
 
 def rejected_rows(tap: TapAnalyticsExports) -> RunStream:
     """The stream with one record per diverted row."""
-    columns = dict.fromkeys(("export_id", "row_number", "stream", "file", "reason", "column", "raw"), _TEXT)
-    columns |= {"row_number": _COUNT, "rejected_at": _MOMENT}
+    columns = {
+        "export_id": _TEXT,
+        "row_number": _COUNT,
+        "stream": _TEXT,
+        "file": _TEXT,
+        "reason": _TEXT,
+        "column": _TEXT,
+        "raw": _TEXT,
+        "rejected_at": _MOMENT,
+    }
     return RunStream(tap, "rejected_rows", columns, ["export_id", "row_number"], "rejected_at")
 
 
@@ -230,9 +230,9 @@ class ExportStream(_TapStream):
 
     def _is_over(self, entry: Entry, state: Mapping[str, Any]) -> bool:
         """Whether an entry has served: its rows are safe, or too old to be written again."""
-        bookmark = state.get("replication_key_value")
+        bookmark = _moment(state.get("replication_key_value"))
         window = entry["window"]
-        if window and bookmark and datetime.fromisoformat(window[1]) <= datetime.fromisoformat(bookmark):
+        if window and bookmark and datetime.fromisoformat(window[1]) <= bookmark:
             return True
         if window is None and entry["export_id"] == state.get("last_export_id"):
             return True
@@ -273,11 +273,10 @@ class ExportStream(_TapStream):
         export = self.export
         if not export.incremental:
             return [None]
-        bookmark = state.get("replication_key_value")
         grid = Grid(export.window, export.zone, export.start_date)  # type: ignore[arg-type] # filled in when decoded
         return to_do(
             grid,
-            bookmark=None if bookmark is None else datetime.fromisoformat(bookmark),
+            bookmark=_moment(state.get("replication_key_value")),
             lookback=export.lookback,  # type: ignore[arg-type]
             end=end,
         )
@@ -328,8 +327,8 @@ class ExportStream(_TapStream):
             state["last_export_id"] = job.export_id
             return
         state["replication_key"] = WINDOW_END
-        bookmark = state.get("replication_key_value")
-        if bookmark is None or datetime.fromisoformat(bookmark) < job.window.end:
+        bookmark = _moment(state.get("replication_key_value"))
+        if bookmark is None or bookmark < job.window.end:
             state["replication_key_value"] = job.window.end.isoformat()
 
     def _clean_up(self, job: Job) -> None:
@@ -513,6 +512,14 @@ class _WindowWriter:
                     "rejected_at": _iso(now()),
                 }
             )
+
+
+def _moment(text: str | None) -> datetime | None:
+    """A bookmark, which is UTC where it does not say."""
+    if text is None:
+        return None
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _iso(moment: datetime | None) -> str | None:
