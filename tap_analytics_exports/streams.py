@@ -375,7 +375,7 @@ class ExportStream(_TapStream):
             raise ExportFailed(
                 f"the file has no column for the primary key {missing[0]}; it has {', '.join(names)}"
             )
-        return [each for each in bound if each.name in properties]
+        return [each for each in bound if each.name in properties and self._selects(each.name)]
 
     def emit(self, frame: pl.DataFrame, columns: Mapping[str, Column]) -> None:
         """Write a typed frame; columns that the catalog knows and the frame lacks are null.
