@@ -202,7 +202,7 @@ class Http:
 
     def url(self, path: str) -> str:
         """An absolute URL: `path` may be one already, be rooted in the host, or be relative to the base."""
-        return urljoin(self.base_url, path)
+        return _join(self.base_url, path)
 
     def own(self, url: str) -> bool:
         """Whether a URL is of the provider's own origin, to which the credentials go."""
@@ -364,7 +364,7 @@ class Http:
         for _ in range(5):
             if method != "GET" or response.status_code not in REDIRECTS or "Location" not in response.headers:
                 break
-            url = urljoin(url, response.headers["Location"])
+            url = _join(url, response.headers["Location"])
             response.close()
             how.pop("params", None)
             response = self._hop(method, url, **how)
@@ -388,21 +388,21 @@ class Http:
                 sent |= self._auth.headers()
             except Unreachable as error:  # so the request itself was not sent
                 raise _NotSent(str(error), error.after) from None
-        request = self._session.prepare_request(requests.Request(method, url, headers=sent, **how))
-        if "params" not in how:
-            request.url = url  # byte for byte as the provider gave it, where requests would quote anew
-        settings = self._session.merge_environment_settings(url, {}, stream, None, None)
-        with self._pace.turn() if own else nullcontext():
-            try:
+        try:
+            request = self._session.prepare_request(requests.Request(method, url, headers=sent, **how))
+            if "params" not in how:
+                request.url = url  # byte for byte as the provider gave it, where requests would quote anew
+            settings = self._session.merge_environment_settings(url, {}, stream, None, None)
+            with self._pace.turn() if own else nullcontext():
                 return self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
-            except requests.RequestException as error:
-                raise self._unreachable(error, method, url) from None
-
-    def _unreachable(self, error: requests.RequestException, method: str, url: str) -> Unreachable:
-        reason = error.args[0] if error.args else error
-        reason = getattr(reason, "reason", None) or reason
-        kind, words = _kind(reason)
-        return kind(f"{self.provider}: {method} {safe_url(url)}: {words}")
+        except (requests.exceptions.InvalidHeader, UnicodeEncodeError):
+            raise CredentialsRefused(
+                f"{self.provider}: the credentials hold a sign, as of a line break, that no header can carry"
+            ) from None
+        except (requests.RequestException, ValueError) as error:  # the latter where a Location is no URL
+            reason = error.args[0] if error.args else None
+            kind, words = _kind(getattr(reason, "reason", None) or reason, error)
+            raise kind(f"{self.provider}: {method} {safe_url(url)}: {words}") from None
 
     def _stream(self, response: requests.Response) -> Iterator[bytes]:
         encoding = response.headers.get("Content-Encoding", "identity").lower()
@@ -430,8 +430,8 @@ class _TooSlow(Unreachable):
     """A request was sent, and its answer did not begin in time."""
 
 
-def _kind(reason: object) -> tuple[type[Unreachable], str]:
-    """What a failure of urllib3's means, and its words."""
+def _kind(reason: object, error: Exception) -> tuple[type[Unreachable], str]:
+    """What a failure means, and its words; `reason` is urllib3's, where it has one for the error."""
     match reason:
         case urllib3.exceptions.NameResolutionError():
             return _NotSent, "the host's name is not known"
@@ -443,7 +443,7 @@ def _kind(reason: object) -> tuple[type[Unreachable], str]:
             return _NotSent, f"the host's certificate is not trusted ({why})"
         case urllib3.exceptions.ReadTimeoutError():
             return _TooSlow, "no answer in time"
-    return Unreachable, type(reason).__name__
+    return Unreachable, type(reason if isinstance(reason, Exception) else error).__name__
 
 
 def retry_after(response: requests.Response) -> float | None:
@@ -464,9 +464,19 @@ def _distances() -> Generator[float, Any, None]:
         error = yield max(step * random.uniform(0.5, 1.0), getattr(error, "after", None) or 0.0)  # noqa: S311
 
 
+def _join(base: str, url: str) -> str:
+    try:
+        return urljoin(base, url)
+    except ValueError:  # no URL at all, and refused as such when it is asked for
+        return url
+
+
 def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    try:
+        parts = urlsplit(url)
+        return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    except ValueError:
+        return "", None, None
 
 
 def _proof(response: requests.Response) -> str | None:

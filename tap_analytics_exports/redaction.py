@@ -19,7 +19,10 @@ def hide(*secrets: str) -> None:
 
 def safe_url(url: str) -> str:
     """A URL without user, password, query and fragment, which is where secrets and signatures are."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "***"
     host = parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{host}{parts.path}"
 

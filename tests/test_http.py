@@ -232,6 +232,21 @@ def test_401_with_new_credentials_too_is_a_refusal(serve):
     assert len(peer.seen) == 2
 
 
+@pytest.mark.parametrize("token", ["a-token\n", "a-token…"])
+def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token):
+    with pytest.raises(CredentialsRefused, match="no header can carry") as refusal:
+        Http("vendor", "http://127.0.0.1:1", auth=FixedAuth(f"Token {token}")).ask("GET", "x")
+    assert "a-token" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("url", ["http://[", "http://127.0.0.1:x/", "ftp://127.0.0.1/"])
+def test_what_is_no_url_is_not_reachable(serve, url, monkeypatch):
+    monkeypatch.setattr(http, "_distances", lambda: (0.0 for _ in range(9)))
+    peer = serve(always(response(302, b"", f"Location: {url}")))
+    with pytest.raises(Unreachable, match="vendor: GET"):
+        Http("vendor", peer.origin, auth=FixedAuth("Token t")).ask("GET", "x")
+
+
 # What may be sent again
 
 
@@ -434,6 +449,13 @@ def test_a_transfer_that_broke_off_is_begun_again(serve, tmp_path):
     client = Http("vendor", serve(in_turn(whole[:-3], whole)).origin)
     remote = RemoteFile("f.csv", lambda: client.body("GET", "file", check=fine))
     assert download(remote, tmp_path / "f").path.read_bytes() == CSV
+
+
+def test_a_download_that_is_to_come_later_says_when(serve, tmp_path):
+    client = Http("vendor", serve(always(response(503, b"", "Retry-After: 3600"))).origin)
+    with pytest.raises(Busy) as busy:
+        download(RemoteFile("f.csv", lambda: client.body("GET", "f", check=fine)), tmp_path / "f")
+    assert busy.value.after == 3600
 
 
 def test_a_little_gzip_does_not_become_a_large_piece(serve):
