@@ -398,6 +398,7 @@ class Jobs:
         timeout = part.request.export.export_timeout
         deadline = now() + timeout
         ledger = self._ledgers[job.stream]
+        adopted = job.resumed and part.handle is not None
         if part.handle is None:
             self._trigger(job, part, provider, deadline)
             ledger.save(job.to_entry())
@@ -410,6 +411,12 @@ class Jobs:
         job.ready_at = now()
         files: list[LocalFile] = []
         for remote in provider.files(part.request, handle):
+            if remote.once and adopted:
+                job.next = job.successor(part)
+                raise ExportFailed(
+                    "an earlier run asked for this job's file, which is not here, and the vendor makes one "
+                    "for each request; the window is exported anew"
+                )
             path = ledger.files(job.export_id) / f"{job.parts.index(part)}-{len(files)}"
             file = self._download(remote, path, deadline)
             _check_rows(file, provider.dialect(part.request.export))
@@ -435,19 +442,15 @@ class Jobs:
                 "the process that was about to trigger this job ended before the vendor's answer, so whether "
                 "it runs there is not known; the window is exported anew"
             )
-        job.submitted_at = job.submitted_at or now()
+        if not job.triggered:
+            job.submitted_at = now()
         if found is not None:
             export_id, part.handle = found
             job.resumed = export_id != job.export_id or part.sent
             job.request = replace(job.request, export_id=export_id)
         else:
-            part.sent = True
-            self._ledgers[job.stream].save(job.to_entry())
             try:
-                part.handle = self._submit(job, part.request, provider, deadline)
-            except Unreachable:
-                part.sent = False
-                raise
+                self._submit(job, part, provider, deadline)
             except Ambiguous:
                 found = provider.find(part.request, job.last)
                 if found is None:
@@ -456,12 +459,13 @@ class Jobs:
         part.sent = True
         logger.info("%s: %s as export %s", job, "resumed" if job.resumed else "triggered", job.export_id)
 
-    def _submit(self, job: Job, request: Request, provider: Provider[Any, Any], deadline: datetime) -> Handle:
+    def _submit(self, job: Job, part: Part, provider: Provider[Any, Any], deadline: datetime) -> None:
+        """Trigger a part as soon as the vendor has room for it."""
         waits = self._waits()
         unreachable = 0
         while True:
             try:
-                return provider.submit(request)
+                return self._send(job, part, provider)
             except Unreachable as error:
                 unreachable += 1
                 if unreachable == ATTEMPTS:
@@ -470,6 +474,26 @@ class Jobs:
             except Busy as error:
                 logger.info("%s: waits for its place: %s", job, error)
                 self._wait(max(next(waits), error.after or 0.0), deadline, error)
+
+    def _send(self, job: Job, part: Part, provider: Provider[Any, Any]) -> None:
+        """Send one trigger, with the ledger knowing of it before and after.
+
+        Those of a provider are sent one by one, so that a process that dies leaves at most one of which
+        nobody knows whether it runs.
+        """
+        ledger = self._ledgers[job.stream]
+        with self._lanes[job.provider].sending:
+            part.sent = True
+            ledger.save(job.to_entry())
+            try:
+                part.handle = provider.submit(part.request)
+            except Ambiguous:
+                raise
+            except TapError:  # so the vendor did not act on it
+                part.sent = False
+                raise
+            finally:
+                ledger.save(job.to_entry())
 
     def _await(
         self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any], deadline: datetime
@@ -490,6 +514,7 @@ class Jobs:
                 logger.warning("%s: no look at the job is possible now: %s", job, error)
                 asked, trouble = error.after or 0.0, error
             if handle != before:
+                self._ledgers[job.stream].save(job.to_entry())
                 self._news.put(job)
             match state:
                 case Ready():
@@ -544,6 +569,7 @@ class _Lane:
 
     def __init__(self, spool_limit: int) -> None:
         self.refusal: str | None = None
+        self.sending = threading.Lock()
         self._limit = spool_limit
         self._changed = threading.Condition()
         self._jobs: list[Job] = []  # whose rows are not written
@@ -563,7 +589,7 @@ class _Lane:
             while self._pending:
                 if sum(self._bytes.values()) < self._limit:
                     job = next((job for job in self._pending if job.triggered), self._pending[0])
-                elif self._jobs[0] is self._pending[0]:
+                elif self._jobs[0] in self._pending:
                     job = self._jobs[0]
                 else:
                     self._changed.wait()
