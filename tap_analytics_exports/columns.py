@@ -161,23 +161,22 @@ class Columns:
             The rows that fit, columns by property name and `ROW_NUMBER`; and those that don't.
         """
         rows = frame.rows
-        typed = pl.DataFrame(
-            [
-                *(self._read(rows[str(each.position)], each.column).alias(each.name) for each in bound),
-                rows[ROW_NUMBER],
-            ]
-        )
+        texts = [rows[str(each.position)] for each in bound]
+        # Named by position until the end, for to polars some names are patterns.
+        values = [self._read(text, each.column) for text, each in zip(texts, bound, strict=True)]
         lost = {}
-        for each in bound:
-            before, after = rows[str(each.position)], typed[each.name]
+        for each, text, value in zip(bound, texts, values, strict=True):
             if each.required:
-                if after.null_count():
-                    lost[each] = after.is_null()
-            elif after.null_count() > before.null_count():
-                lost[each] = after.is_null() & before.is_not_null()
+                if value.null_count():
+                    lost[each] = value.is_null()
+            elif value.null_count() > text.null_count():
+                lost[each] = value.is_null() & text.is_not_null()
         for key in self._missing(frame.header):
             column = Column("string")
             lost[Bound(-1, key, column, required=True)] = pl.repeat(value=True, n=rows.height, eager=True)
+        typed = pl.DataFrame(
+            [*(value.alias(each.name) for value, each in zip(values, bound, strict=True)), rows[ROW_NUMBER]]
+        )
         if not lost:
             return typed, []
         unfit = reduce(or_, lost.values())

@@ -408,3 +408,13 @@ def test_a_primary_key_that_the_file_lacks_makes_every_row_bad():
     typed, bad = caster.cast(frame(["a"], [["1"], ["2"]]), caster.bind(["a"]))
     assert typed.height == 0
     assert [(row.row_number, row.column) for row in bad] == [(11, "id"), (12, "id")]
+
+
+def test_names_that_are_patterns_to_polars_are_names_like_others():
+    header = ["^a.*$", "a*", "^b$", "a", "^a$"]
+    caster = columns(dict.fromkeys(header, "integer"), style="original", required=["^b$"])
+    rows = [["1", "2", "3", "4", "5"], ["1", "2", None, "4", "5"], ["x", "2", "3", "4", None]]
+    typed, bad = caster.cast(frame(header, rows), caster.bind(header))
+    assert typed.columns == [*header, ROW_NUMBER]
+    assert typed.rows() == [(1, 2, 3, 4, 5, 11)]
+    assert [row.column for row in bad] == ["^b$", "^a.*$"]
