@@ -19,6 +19,7 @@ import fcntl
 import os
 import re
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -50,6 +51,10 @@ PATIENCE = 120.0
 
 ROWS_A_DAY = 40
 PIPE_BYTES = 4096  # so that the tap is never far ahead of what its reader has seen
+
+EVERYTHING, BEFORE, NOTHING = "saved everything", "lost its last lines", "saved nothing"
+NOTHING_AT_ALL = "saved nothing, and the ledger is lost"
+"""What is left after a kill; the last one for vendors that have a list of their jobs."""
 
 _RUN_STREAMS = ("export_runs", "rejected_rows")
 _OURS = "_sdc_export_id"  # another job, another id: no alteration of a row
@@ -86,6 +91,11 @@ class Target:
                 case "STATE":
                     self.state = message["value"]
 
+    def snapshots(self) -> set[str]:
+        """The ids of the snapshots that are known to be safe."""
+        bookmarks = (self.state or {}).get("bookmarks", {}).values()
+        return {each["last_export_id"] for each in bookmarks if "last_export_id" in each}
+
     def exported(self) -> Rows:
         """The rows of exports, without what is another's each time."""
         return {
@@ -97,10 +107,10 @@ class Target:
 
 def saved(kind: str, messages: list[Message], rng: Random) -> list[Message]:
     """What a target has saved of the messages that it read."""
-    if kind == "saved everything":
+    if kind == EVERYTHING:
         return messages
     states = [i for i, message in enumerate(messages) if message["type"] == "STATE"]
-    if kind == "saved nothing" or len(states) < 2:
+    if kind != BEFORE or len(states) < 2:
         return []
     return messages[: rng.choice(states[:-1]) + 1]
 
@@ -547,8 +557,10 @@ class Lab:
         self.prepare(scene, **step.knobs)
         self.sandbox.post("faults", step.faults(scene, rng))
         target, told, unknown = Target(), 0, 0
+        snapshots: set[str] = set()  # that were safe when a run began, which so had to take another
         random_step = STEPS[-1]
         for each in (step, random_step) if twice else (step,):
+            snapshots |= target.snapshots()
             run = self._kill(folder, target, scene, each, reference=reference, rng=rng)
             self.sandbox.post("faults", [])
             self.sandbox.post("settings", {"job_seconds": 0.3})
@@ -559,9 +571,12 @@ class Lab:
                 outcome.failed += 1
                 outcome.notes.append(run.stderr)
             unknown += _unknown(folder)
-            target.read(saved(kind if run.killed else "saved everything", run.messages, rng))
-            if kind == "saved nothing" and run.killed:
+            target.read(saved(kind if run.killed else EVERYTHING, run.messages, rng))
+            if kind in (NOTHING, NOTHING_AT_ALL) and run.killed:
                 target = Target()
+            if kind == NOTHING_AT_ALL:
+                shutil.rmtree(folder / "ledger", ignore_errors=True)
+        snapshots |= target.snapshots()
         last = run_tap(folder, config, target.state)
         told += _told(last)
         target.read(last.messages)
@@ -569,7 +584,7 @@ class Lab:
             outcome.failed += 1
             outcome.notes.append(last.stderr)
         self._compare(outcome, target.exported(), reference.rows)
-        needless = len(self.sandbox.get("jobs")) - reference.jobs
+        needless = len(self.sandbox.get("jobs")) - reference.jobs - len(snapshots)
         outcome.inside = 0 if scene.findable else max(0, min(needless, unknown))
         outcome.outside = max(0, needless) - outcome.inside
         outcome.untold = max(0, outcome.inside - told)
@@ -642,8 +657,6 @@ def _unknown(folder: Path) -> int:
 
 # The soak
 
-KINDS = ("saved everything", "lost its last lines", "saved nothing")
-
 
 def cases(seed: int) -> Iterator[tuple[Scene, Step, str, Random, bool]]:
     """All steps of all scenes, again and again; the targets take turns, and one case in six kills twice."""
@@ -652,7 +665,8 @@ def cases(seed: int) -> Iterator[tuple[Scene, Step, str, Random, bool]]:
         pairs = [(scene, step) for scene in SCENES for step in STEPS if step.only(scene)]
         shuffler.shuffle(pairs)
         for i, (scene, step) in enumerate(pairs):
-            kind = KINDS[(i + round_) % len(KINDS)]
+            kinds = (EVERYTHING, BEFORE, NOTHING, *[NOTHING_AT_ALL][: scene.findable])
+            kind = kinds[(i + round_) % len(kinds)]
             yield scene, step, kind, Random(f"{seed}/{round_}/{i}"), shuffler.random() < 1 / 6
 
 
