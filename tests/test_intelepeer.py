@@ -573,6 +573,34 @@ def test_a_part_that_is_named_twice_is_read_once(sandbox):
     assert (result.exit_code, loaded(result)) == (0, actions(expected(sandbox))), result.stderr
 
 
+# The server of the files; a real one is in test_sftp.py
+
+SFTP = {
+    # name: (what happens when a file is opened, how often, exit code, status of the runs, words)
+    "cut off, once": ({"truncate_after_bytes": 1000}, 1, 0, ["loaded"], None),
+    "cut off, always": ({"truncate_after_bytes": 1000}, None, 3, ["failed"], "its file did not arrive whole"),
+    "hung up, once": ({"close": "before_headers"}, 1, 0, ["loaded"], None),
+    "a failure, once": ({"status": 4, "body": "Failure"}, 1, 0, ["loaded"], None),
+    "may not be read": ({"status": 3, "body": "Denied"}, None, 3, ["failed"], "check what acme may read"),
+    "gone, once": ({"status": 2, "body": "No such file"}, 1, 0, ["failed", "loaded"], "not there any more"),
+}
+
+
+@pytest.mark.parametrize("name", SFTP)
+def test_outcome_of_a_transfer(sandbox, name):
+    action, times, exit_code, status, words = SFTP[name]
+    sandbox.post(
+        "faults", [{"service": "intelepeer_sftp", "method": "OPEN", "times": times, "action": action}]
+    )
+    result = run_tap(config(sandbox))
+    assert result.exit_code == exit_code, result.stderr
+    assert [run["status"] for run in result.runs] == status
+    assert loaded(result) == (Counter() if exit_code else actions(expected(sandbox)))
+    if words is not None:
+        assert words in result.runs[0]["error"]
+    assert "Traceback" not in result.stderr
+
+
 # Checks
 
 
@@ -601,6 +629,7 @@ def test_check_says_what_is_wrong_with_each(sandbox):
             {"username": None, "password": None},
             "intelepeer.api_token: is required, or else username and password",
         ),
+        ({"auth_url": "customer.intelepeer.com"}, "intelepeer.auth_url: must be an http or https URL"),
         ({"files_url": None}, "intelepeer.files_url: is required"),
         ({"files_url": "ftp://host/x"}, "intelepeer.files_url: must be sftp://user@host:port/base or s3://"),
         (

@@ -116,6 +116,8 @@ class IntelePeerSettings(FileSettings, kw_only=True, forbid_unknown_fields=True)
         """Credentials that are missing, a scope that is half, and what is wrong about the files' server."""
         if not self.api_token and not (self.username and self.password):
             yield "api_token", "is required, or else username and password"
+        if not self.auth_url.startswith(("https://", "http://")):
+            yield "auth_url", "must be an http or https URL"
         for i, export in enumerate(self.exports):
             if export.scope and not {"filters", "scope"} <= set(export.scope):
                 yield f"exports[{i}].scope", "needs both filters and scope"
@@ -142,7 +144,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         self._files = file_store(NAME, settings)
         self._events: dict[str, list[str]] | None = None  # the fields of each, once the API has listed them
         self._trouble: TapError | None = None  # why it could not be asked before the run
-        self._half_open = True  # see `_query`
+        self._ways: tuple[bool, ...] = (True, False)  # to leave a window's end out, see `_query`
 
     def check(self) -> None:
         """Ask for the list of fields, and let the files' server show its key and accept the login."""
@@ -163,13 +165,14 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         if _second(window.start) == _second(window.end):
             return {}
         fields = request.columns or self._fields(export)
-        half_open = self._half_open
-        response = self._http.trigger("POST", "Q", json=_query(export, window, fields, half_open=half_open))
-        if response.status_code == 400 and half_open and "operator" in _words(response).lower():
-            self._half_open = False
-            response = self._http.trigger("POST", "Q", json=_query(export, window, fields, half_open=False))
+        for half_open in self._ways:
+            query = _query(export, window, fields, half_open=half_open)
+            response = self._http.trigger("POST", "Q", json=query)
+            if response.status_code != 400:
+                break
         if response.status_code >= 400:
             raise ExportFailed(f"{_words(response)}; check event, fields, filters and scope")
+        self._ways = (half_open,)
         guid = _object(response).get("id")
         if not guid:
             raise Ambiguous(f"{_words(response)}, without an id; a query may have been triggered")
