@@ -13,7 +13,7 @@ UV := .tools/uv-$(UV_VERSION)
 MELTANO := .tools/meltano-$(MELTANO_VERSION)
 VENV := .venv/.synced
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test soak lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -23,6 +23,9 @@ demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five 
 
 test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postgres ## All tests; ARGS="-k windows" for some
 	.venv/bin/pytest --numprocesses=auto $(ARGS)
+
+soak: $(VENV) ## Some 1,000 runs that are killed and made good, in an hour or two; ARGS="--kills 100 --seed 2"
+	nice .venv/bin/python tests/soak.py $(ARGS)
 
 lint: $(VENV) ## Style and types
 	.venv/bin/ruff check
