@@ -12,7 +12,6 @@ import msgspec
 import polars as pl
 
 from tap_analytics_exports import moments
-from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame
 from tap_analytics_exports.parse.base import line
 from tap_analytics_exports.settings import Column, ColumnKind
@@ -98,6 +97,16 @@ def property_names(header: Sequence[str], style: Literal["snake_case", "original
     return names
 
 
+def problems(types: Mapping[str, ColumnKind | Column]) -> Iterator[tuple[str, str]]:
+    """What of an export's `columns` can't be used to read text, as (path, words)."""
+    for name, given in types.items():
+        column = _column(given)
+        if column.timezone and (words := moments.zone_problem(column.timezone)):
+            yield f"columns.{name}.timezone", words
+        if column.format and (words := moments.format_problem(column.format)):
+            yield f"columns.{name}.format", words
+
+
 class Columns:
     """Knows the names and types of an export's columns.
 
@@ -107,9 +116,6 @@ class Columns:
         style: How headers become property names.
         timezone: Of timestamps that don't say theirs, an IANA name.
         required: The declared primary keys, by property name or header: a null in one is a bad row.
-
-    Raises:
-        SettingsError: A format or a time zone that can't be used.
     """
 
     def __init__(
@@ -126,17 +132,6 @@ class Columns:
         self._style = style
         self._timezone = timezone
         self._required = [name for name in required if not name.startswith(_OWN_PREFIX)]
-        if problems := list(self._problems()):
-            raise SettingsError(problems)
-
-    def _problems(self) -> Iterator[str]:
-        if words := moments.zone_problem(self._timezone):
-            yield f"timezone: {words}"
-        for name, column in self._types.items():
-            if column.timezone and (words := moments.zone_problem(column.timezone)):
-                yield f"columns.{name}.timezone: {words}"
-            if column.format and (words := moments.format_problem(column.format)):
-                yield f"columns.{name}.format: {words}"
 
     def bind(self, header: Sequence[str]) -> list[Bound]:
         """Give each column of a header its property name and its type."""

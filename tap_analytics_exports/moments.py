@@ -75,8 +75,9 @@ def format_problem(form: str) -> str | None:
 def zone_problem(zone: str) -> str | None:
     """Why a time zone can't be used, in words; none: it can."""
     try:
+        ZoneInfo(zone)
         pl.Series([], dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
-    except pl.exceptions.ComputeError:
+    except (ValueError, OSError, KeyError, pl.exceptions.ComputeError):
         return f"{zone!r} is not the name of a time zone that has rules, such as Europe/Helsinki"
     return None
 

@@ -355,23 +355,25 @@ def _export_checks(path: str, export: Export, settings: Settings) -> Iterator[tu
 
 
 def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
-    if len(export.delimiter) != 1 or export.delimiter in '"\r\n':
-        yield f"{path}.delimiter", "must be one character, and no quote or line break"
+    if len(export.delimiter) != 1 or export.delimiter in '"\r\n' or not export.delimiter.isascii():
+        yield f"{path}.delimiter", "must be one ASCII character, and no quote or line break"
     if export.encoding is not None:
         try:
             codecs.lookup(export.encoding)
         except LookupError:
             yield f"{path}.encoding", "is not an encoding that Python knows"
-    for name, column in export.columns.items():
-        if isinstance(column, Column) and column.timezone is not None:
-            yield from _zone_check(f"{path}.columns.{name}.timezone", column.timezone)
+    # Not at the top, for it imports this module.
+    from tap_analytics_exports.columns import problems  # noqa: PLC0415
+
+    for words_path, words in problems(export.columns):
+        yield f"{path}.{words_path}", words
 
 
 def _zone_check(path: str, name: str) -> Iterator[tuple[str, str]]:
-    try:
-        ZoneInfo(name)
-    except (ValueError, OSError, KeyError):
-        yield path, "is not the name of a time zone, such as Europe/Helsinki"
+    from tap_analytics_exports.moments import zone_problem  # noqa: PLC0415 - as above
+
+    if words := zone_problem(name):
+        yield path, words
 
 
 def _window_check(path: str, window: timedelta) -> Iterator[tuple[str, str]]:

@@ -385,8 +385,9 @@ class ExportStream(_TapStream):
             columns: The type of each of its columns.
         """
         selected = [name for name in self.effective_schema["properties"] if self._selects(name)]
+        # By frame[name], as pl.col takes a name that begins with ^ and ends with $ for a pattern.
         frame = frame.select(
-            pl.col(name) if name in columns else pl.lit(None).alias(name) for name in selected
+            frame[name] if name in columns else pl.lit(None).alias(name) for name in selected
         )
         columns = {name: columns.get(name, _TEXT) for name in selected}
         self._stream_version = None if self.export.incremental else self.version

@@ -393,6 +393,10 @@ def test_stream_maps_and_flattening_see_the_same_values(sandbox):
 def test_wrong_settings_end_the_run_before_any_request(sandbox):
     config = calls(sandbox, window="P1M", on_bad_row="perhaps")
     config["giosg"]["exports"].append({"name": "calls", "workflow_id": "x", "step_index": -1, "colums": {}})
+    config["giosg"]["exports"][0] |= {
+        "timezone": "Mars/Base",
+        "columns": {"a": {"type": "date", "format": "%Q"}},
+    }
     config["giosg"]["api_token"] = 12345678
     result = run_tap(config)
     assert result.exit_code == 1
