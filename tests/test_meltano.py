@@ -58,7 +58,7 @@ def meltano_run(project, services):
     command = [program(MELTANO), "--environment=sandbox", "run", "--no-install", TAP.name, "target-duckdb"]
     environment = os.environ | variables(services.folder) | {"TZ": "Europe/Helsinki"}
     run = subprocess.run(
-        command, cwd=project, env=environment, capture_output=True, check=False, encoding="utf-8", timeout=100
+        command, cwd=project, env=environment, capture_output=True, check=False, encoding="utf-8", timeout=200
     )
     assert run.returncode == 0, run.stderr[-5000:]
 
@@ -123,6 +123,7 @@ def assert_tables_hold_what_was_served(project, services):
         assert Counter(tuple(map(plain, row)) for row in loaded) == rows, stream
 
 
+@pytest.mark.timeout(500)
 def test_every_row_arrives_and_a_second_run_loads_none_twice(project, services):
     meltano_run(project, services)
     assert_tables_hold_what_was_served(project, services)
