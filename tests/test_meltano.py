@@ -72,7 +72,9 @@ def plain(value):
     """A value as a number, a UTC time or a text, whoever wrote it."""
     if value is None or isinstance(value, datetime | float):
         return value
-    text = str(value)
+    text = {"Yes": "true", "No": "false"}.get(value, str(value))
+    if re.fullmatch(r"\d\d/\d\d/\d{4}", text):
+        return datetime.strptime(text, "%m/%d/%Y")  # noqa: DTZ007 - a date
     if re.fullmatch(r"-?[\d,]+(\.\d+)?", text):
         return float(text.replace(",", ""))
     try:

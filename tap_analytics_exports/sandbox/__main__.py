@@ -38,6 +38,40 @@ ORIGINS = (
 )
 
 
+#: How the vendors write dates and large numbers in reports.
+_DATE = {"type": "date", "format": "%m/%d/%Y"}
+_NUMBER = {"type": "number", "thousands": ","}
+#: What is no text, by export.
+COLUMNS: dict[str, dict[str, Any]] = {
+    "flex_conversations": {
+        "Date": _DATE,
+        "Abandoned": "boolean",
+        "Talk Time": _NUMBER,
+        "Wrap Up Time": _NUMBER,
+    },
+    "flex_workload": {"Date": _DATE, "date_2": _DATE, "Activity Time": {"type": "integer", "thousands": ","}},
+    "flex_missed": {"Date": _DATE},
+    "calls": {"AnswerTime": "timestamp", "Duration": "integer", "Cost": "decimal"},
+    "messages": {"Segments": "integer"},
+    "khoros_conversations": {
+        "CREATED_TIME": "timestamp",
+        "CLOSED_TIME": "timestamp",
+        "POST_COUNT": "integer",
+    },
+    "khoros_posts": {"POST_TIME": "timestamp", "SENTIMENT": "integer"},
+    "khoros_campaigns": {"POST_TIME": "timestamp", "IMPRESSIONS": "integer"},
+    "gooee_energy": {
+        "timestamp": "timestamp",
+        "active_power": "number",
+        "dim": "integer",
+        "occupancy_detected": "boolean",
+    },
+    "gooee_occupancy": {"timestamp": "timestamp", "area_head_count": "integer", "area_utilization": "number"},
+    "giosg_calls": {"value": "number", "device_screen_height": "integer"},
+    "giosg_popups": {"value": "number", "device_screen_height": "integer"},
+}
+
+
 def parser() -> argparse.ArgumentParser:
     """Describes the command line."""
     asked = argparse.ArgumentParser(
@@ -100,12 +134,12 @@ def configuration(ports: dict[str, int], host_key: str) -> dict[str, Any]:
             "exports": [
                 {
                     "name": "flex_conversations",
+                    "columns": COLUMNS["flex_conversations"],
                     "report_id": "643040",
-                    "columns": {"Talk Time": {"type": "number", "thousands": ","}},
                     **days,
                 },
-                {"name": "flex_workload", "report_id": "643041"},
-                {"name": "flex_missed", "report_id": "643042", **days},
+                {"name": "flex_workload", "columns": COLUMNS["flex_workload"], "report_id": "643041"},
+                {"name": "flex_missed", "columns": COLUMNS["flex_missed"], "report_id": "643042", **days},
             ],
         },
         "intelepeer": {
@@ -115,8 +149,8 @@ def configuration(ports: dict[str, int], host_key: str) -> dict[str, Any]:
             "password": intelepeer.PASSWORD,
             **files,
             "exports": [
-                {"name": "calls", "event": "CallEvent"},
-                {"name": "messages", "event": "MsgEvent"},
+                {"name": "calls", "columns": COLUMNS["calls"], "event": "CallEvent"},
+                {"name": "messages", "columns": COLUMNS["messages"], "event": "MsgEvent"},
                 {"name": "dtmf", "event": "DtmfEvent", "fields": ["SessionId", "TransactionId", "DtmfInput"]},
             ],
         },
@@ -130,20 +164,36 @@ def configuration(ports: dict[str, int], host_key: str) -> dict[str, Any]:
             "exports": [
                 {
                     "name": "khoros_conversations",
+                    "columns": COLUMNS["khoros_conversations"],
                     "export_id": "conversation",
                     "parameters": {"conversationReportType": "CREATED"},
                     "primary_keys": ["CONVERSATION_ID"],
                 },
-                {"name": "khoros_posts", "export_id": "incoming_post", "format": "json"},
-                {"name": "khoros_campaigns", "export_id": "raw_brand_post", "section": "marketing"},
+                {
+                    "name": "khoros_posts",
+                    "columns": COLUMNS["khoros_posts"],
+                    "export_id": "incoming_post",
+                    "format": "json",
+                },
+                {
+                    "name": "khoros_campaigns",
+                    "columns": COLUMNS["khoros_campaigns"],
+                    "export_id": "raw_brand_post",
+                    "section": "marketing",
+                },
             ],
         },
         "gooee": {
             "base_url": url["gooee"],
             "api_token": gooee.API_TOKEN,
             "exports": [
-                {"name": "gooee_energy", "query_id": data.GOOEE_ENERGY},
-                {"name": "gooee_occupancy", "query_id": data.GOOEE_OCCUPANCY, "delete_after": True},
+                {"name": "gooee_energy", "columns": COLUMNS["gooee_energy"], "query_id": data.GOOEE_ENERGY},
+                {
+                    "name": "gooee_occupancy",
+                    "columns": COLUMNS["gooee_occupancy"],
+                    "query_id": data.GOOEE_OCCUPANCY,
+                    "delete_after": True,
+                },
             ],
         },
         "giosg": {
@@ -151,9 +201,15 @@ def configuration(ports: dict[str, int], host_key: str) -> dict[str, Any]:
             "api_token": GIOSG_TOKEN,
             "organization_id": data.GIOSG_ORGANIZATION,
             "exports": [
-                {"name": "giosg_calls", "workflow_id": data.GIOSG_CALLS, "step_index": 1},
+                {
+                    "name": "giosg_calls",
+                    "columns": COLUMNS["giosg_calls"],
+                    "workflow_id": data.GIOSG_CALLS,
+                    "step_index": 1,
+                },
                 {
                     "name": "giosg_popups",
+                    "columns": COLUMNS["giosg_popups"],
                     "workflow_id": data.GIOSG_POPUPS,
                     "step_index": 1,
                     "format": "xlsx",
