@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import requests
 
@@ -33,6 +33,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
+from tap_analytics_exports.redaction import hide
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
 
 NAME = "gooee"
@@ -237,6 +238,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         url = self._retrieve(handle).get("url")
         if not isinstance(url, str) or not url:
             raise Unreachable(f"{NAME}: the export is complete, but has no url yet")
+        hide(*parse_qs(urlsplit(url).query).get("Signature", ()))
 
         def check(response: requests.Response) -> None:
             if response.status_code == 200:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, Literal
-from urllib.parse import quote, urlencode
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import requests
 
@@ -24,6 +24,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
+from tap_analytics_exports.redaction import hide
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
 
 NAME = "khoros_care"
@@ -146,6 +147,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
             return Failed(f"{NAME}: {result}", split=True) if _TOO_LARGE in result else Unknown(result)
         url = _object(result.get("jobInfo")).get("downloadUrl")
         if isinstance(url, str) and url:
+            hide(*parse_qs(urlsplit(url).query).get("analyticsAccessToken", ()))
             self._download_urls[run] = url
         return _state(_object(result.get("result")))
 
