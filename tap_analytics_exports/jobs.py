@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import random
 import threading
 import uuid
@@ -418,15 +419,15 @@ class Jobs:
                     "for each request; the window is exported anew"
                 )
             path = ledger.files(job.export_id) / f"{job.parts.index(part)}-{len(files)}"
-            file = self._download(remote, path, deadline)
+            file = self._download(job, remote, path, deadline)
             _check_rows(file, provider.dialect(part.request.export))
             files.append(file)
         job.downloaded_at = now()
         return files
 
-    def _download(self, remote: RemoteFile, path: Path, deadline: datetime) -> LocalFile:
+    def _download(self, job: Job, remote: RemoteFile, path: Path, deadline: datetime) -> LocalFile:
         """Bring a file here, and wait where the vendor has no room for that now."""
-        waits = self._waits()
+        waits = self._waits(job)
         while True:
             try:
                 return download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
@@ -461,7 +462,7 @@ class Jobs:
 
     def _submit(self, job: Job, part: Part, provider: Provider[Any, Any], deadline: datetime) -> None:
         """Trigger a part as soon as the vendor has room for it."""
-        waits = self._waits()
+        waits = self._waits(job)
         unreachable = 0
         while True:
             try:
@@ -503,7 +504,7 @@ class Jobs:
         Three clocks are kept apart: the distance between looks is here, the tries of one look are in
         `http`, and the deadline is the job's.
         """
-        waits = self._waits()
+        waits = self._waits(job)
         unknown: Counter[str] = Counter()
         while True:
             before, asked, trouble = dict(handle), 0.0, None
@@ -541,13 +542,22 @@ class Jobs:
         except TapError as error:
             logger.warning("%s: not cancelled: %s", job, error)
 
-    def _waits(self) -> Iterator[float]:
-        """Growing distances in seconds, with jitter."""
-        step = self._settings.poll_interval.total_seconds()
-        longest = max(step, self._settings.poll_interval_max.total_seconds())
+    def _waits(self, job: Job) -> Iterator[float]:
+        """Growing distances in seconds, with jitter.
+
+        They grow with a tenth of the wait so far, for it is by them that a job is seen too late; at first
+        with half of it, where else looks would take more than half of the requests that the provider allows.
+        """
+        block = self._providers[job.provider].settings
+        few = 120 * block.max_concurrent_exports / (block.requests_per_minute or math.inf)
+        first = self._settings.poll_interval.total_seconds()
+        longest = max(first, self._settings.poll_interval_max.total_seconds())
+        waited = 0.0
         while True:
-            yield step * random.uniform(0.8, 1.0)  # noqa: S311 - no secret hangs on it
-            step = min(step * 1.5, longest)
+            step = min(max(first, waited / 10, min(waited / 2, few)), longest)
+            step *= random.uniform(0.8, 1.0)  # noqa: S311 - no secret hangs on it
+            waited += step
+            yield step
 
     def _wait(self, seconds: float, deadline: datetime, trouble: TapError | None) -> None:
         left = (deadline - now()).total_seconds()
