@@ -7,6 +7,7 @@ every trigger, so that it can write it into the state.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import math
@@ -56,6 +57,8 @@ ATTEMPTS = 3
 
 UNKNOWN_LOOKS = 5
 """Looks at a job that may find a state which the vendor does not document."""
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 logger = logging.getLogger("tap-analytics-exports.jobs")
 
@@ -433,6 +436,10 @@ class Jobs:
                 return download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
             except Busy as error:
                 self._wait(max(next(waits), error.after or 0.0), deadline, error)
+            except OSError as error:
+                if error.errno not in _FULL:
+                    raise
+                raise Unreachable(f"{path.parent}: {error.strerror}; make room, or set spool_dir") from None
 
     def _trigger(self, job: Job, part: Part, provider: Provider[Any, Any], deadline: datetime) -> None:
         """Trigger a part, or find that it was triggered before and that only its handle was lost."""

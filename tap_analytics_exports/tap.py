@@ -187,6 +187,10 @@ class TapAnalyticsExports(Tap):
         except BrokenPipeError:
             self.logger.error("nobody reads the output any more")  # noqa: TRY400 - the traceback says no more
             return 128 + signal.SIGPIPE
+        except OSError as error:
+            where = error.filename or "standard output"
+            self.logger.error("%s: %s", where, error.strerror or error)  # noqa: TRY400 - nor here
+            return os.EX_IOERR
         else:
             self._log_out()
         finally:
@@ -278,7 +282,7 @@ class TapAnalyticsExports(Tap):
             catalog=json.load(catalog) if catalog else None,
         )
         code = tap.run()
-        if code == 128 + signal.SIGPIPE:  # nor shall the interpreter try to write what is left
+        if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.stdout.flush()
         logging.shutdown()
