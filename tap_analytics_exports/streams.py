@@ -303,6 +303,7 @@ class ExportStream(_TapStream):
             self.write_state()
             if job.written:
                 self._clean_up(job)
+        self.write_state()  # also where there was nothing to do
         yield from ()
 
     def _write(self, job: Job, writer: _WindowWriter) -> None:

@@ -60,7 +60,7 @@ class Result:
 
 @contextlib.contextmanager
 def start_tap(
-    config: dict[str, Any],
+    config: dict[str, Any] | None,
     *args: str,
     state: dict[str, Any] | None = None,
     catalog: dict[str, Any] | None = None,

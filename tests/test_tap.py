@@ -74,6 +74,8 @@ def test_a_second_run_has_nothing_to_do_and_a_later_end_goes_on_from_the_bookmar
     again = run_tap(calls(sandbox, end_date=iso(START + timedelta(days=2))), state=first.state)
     assert (again.exit_code, again.records("calls"), again.runs) == (0, [], [])
     assert again.state == first.state
+    nothing = run_tap(calls(sandbox, end_date=iso(START)))
+    assert (nothing.exit_code, nothing.bookmark("calls")) == (0, {"jobs": []})
     later = run_tap(calls(sandbox), state=first.state)
     assert spans(later) == [(iso(TODAY - timedelta(days=1)), iso(TODAY))]
 
@@ -411,6 +413,19 @@ def test_wrong_settings_end_the_run_before_any_request(sandbox):
         assert sum(f" {path}: " in line for line in lines) == 1, path
     assert "12345678" not in result.stderr
     assert sandbox.get("requests") == []
+
+
+def test_settings_come_from_the_environment_too(sandbox):
+    config = calls(sandbox, rejected_rows_limit=5)
+    env = {
+        f"TAP_ANALYTICS_EXPORTS_{name.upper()}": value if isinstance(value, str) else json.dumps(value)
+        for name, value in config.items()
+    }
+    with start_tap(None, "--config=ENV", env=env) as process:
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 0, stderr
+    rows = [line for line in map(json.loads, stdout.splitlines()) if line.get("stream") == "calls"]
+    assert len(rows) > 100
 
 
 def test_discover_makes_no_request_and_no_export(sandbox):
