@@ -61,6 +61,10 @@ class GiosgSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
         Literal["Token", "Bearer"], about("Scheme", "`Token` for an API token, `Bearer` for OAuth2")
     ] = "Token"
     organization_id: Annotated[str, about("Organization", "The organization's id (UUID)")]
+    # One: a process that dies loses what is being computed, for the answer is the only way to it.
+    max_concurrent_exports: Annotated[
+        int, about("Concurrent exports", "Downloads that giosg may compute at once"), Meta(ge=1)
+    ] = 1
     exports: Annotated[list[GiosgExport], about("Exports", "The steps to export")]
 
 
