@@ -12,17 +12,17 @@ TEXT = {"type": ["null", "string"]}
 MOMENT = {"type": ["null", "string"], "format": "date-time"}
 
 
-def schema(key="_sdc_row_number", **properties):
+def schema(key="_sdc_row_number", stream="rows", **properties):
     properties |= {"_sdc_export_id": {"type": "string"}, "_sdc_row_number": {"type": "integer"}}
     body = {"type": "object", "properties": properties}
-    return {"type": "SCHEMA", "stream": "rows", "schema": body, "key_properties": [key]}
+    return {"type": "SCHEMA", "stream": stream, "schema": body, "key_properties": [key]}
 
 
-def records(export, *rows, version=None):
+def records(export, *rows, version=None, stream="rows"):
     return [
         {
             "type": "RECORD",
-            "stream": "rows",
+            "stream": stream,
             "record": {**row, "_sdc_export_id": export, "_sdc_row_number": i},
         }
         | ({"version": version} if version else {})
@@ -96,6 +96,25 @@ def test_duckdb_replaces_a_snapshot_once_it_is_complete(load):
     assert [row["a"] for row in load(incomplete)] == ["4", "2", "3"]
     assert [row["a"] for row in load(snapshot("three", 3, {"a": "5"}))] == ["5"]
     assert load(snapshot("four", 4)) == []
+
+
+def test_duckdb_has_loaded_what_a_state_is_true_of(tmp_path):
+    config = tmp_path / "target.json"
+    options = {"path": str(tmp_path / "t.duckdb"), "default_target_schema": "main", "batch_size_rows": 2}
+    config.write_text(json.dumps(options))
+    state = {"bookmarks": {"rows": {"replication_key_value": "2026-01-03"}}}
+    messages = [
+        *(schema(a=TEXT), *records("one", {"a": "x"}), {"type": "STATE", "value": state}),
+        *(schema(stream="others", a=TEXT), *records("two", {"a": "y"}, {"a": "z"}, stream="others")),
+    ]
+    command = [program(TARGET_DUCKDB), "--config", config]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as target:
+        target.stdin.write("".join(json.dumps(message) + "\n" for message in messages))
+        target.stdin.flush()
+        assert json.loads(target.stdout.readline()) == state
+        target.kill()
+    with duckdb.connect(tmp_path / "t.duckdb", read_only=True) as database:
+        assert database.sql("SELECT a FROM rows").fetchall() == [("x",)]
 
 
 def test_jsonl_appends(tmp_path):

@@ -2,8 +2,9 @@
 
 The release hands its rows to DuckDB as a CSV file without a header, and DuckDB 1.1 and later guess that the
 first of them is one: a row of every batch can be lost. Half of the cure is on target-duckdb's main branch
-(jwills/target-duckdb#58); the other half is to let DuckDB guess nothing else either. And it ignores
-ACTIVATE_VERSION, so that rows stay which a snapshot has no longer.
+(jwills/target-duckdb#58); the other half is to let DuckDB guess nothing else either. Once a stream's batch is
+full, it loads that stream alone, and the state that it gives out then can be ahead of the others' rows: they
+are lost if it dies. And it ignores ACTIVATE_VERSION, so that rows stay which a snapshot has no longer.
 """
 
 import json
@@ -51,7 +52,8 @@ def persist_lines(connection: Connection, config: dict[str, Any], lines: Iterabl
                     complete.clear()
             yield line
 
-    _persist_lines(connection, config, watched())
+    # A state is true only where nothing waits that came before it.
+    _persist_lines(connection, {**config, "flush_all_streams": True}, watched())
     for stream, export in current.items():
         table = f'"{config["default_target_schema"]}"."{stream}"'
         connection.execute(f"DELETE FROM {table} WHERE _sdc_export_id <> ?", [export])  # noqa: S608
