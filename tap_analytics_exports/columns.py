@@ -76,6 +76,16 @@ def property_schema(column: Column) -> dict[str, Any]:
     return dict(_TYPES[column.type])
 
 
+def kind_of(schema: Mapping[str, Any]) -> ColumnKind:
+    """The kind of column that a property is for, the opposite of `property_schema`."""
+    given = schema.get("type", [])
+    types = {given} if isinstance(given, str) else {*given} - {"null"}
+    for kind, each in _TYPES.items():
+        if types == {*each["type"]} - {"null"} and schema.get("format") == each.get("format"):
+            return kind
+    return "string" if types == {"string"} else "json"
+
+
 def property_names(header: Sequence[str], style: Literal["snake_case", "original"]) -> list[str]:
     """Property names for a header's words: unique, and never one of the tap's own `_sdc_*`.
 

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from datetime import datetime
+    from collections.abc import Iterator
 
     from tap_analytics_exports.settings import Column
+
+Constants = Mapping[str, str | int | datetime | None]
+_NONE: Constants = {}
 
 
 def lines(
     frame: pl.DataFrame,
     columns: Mapping[str, Column],
+    constants: Constants = _NONE,
     *,
     stream: str,
     time_extracted: datetime,
     version: int | None = None,
-) -> bytes:
+) -> memoryview:
     """RECORD messages, one a line, for all rows of a frame; no Python object is made for a row.
 
     As JSON values they equal what the SDK writes of `records`.
@@ -31,33 +35,54 @@ def lines(
     Args:
         frame: Typed rows, as `Columns.cast` gives them; columns by property name.
         columns: The type of each of its columns.
+        constants: Further properties, which are the same in all rows.
         stream: The stream's name.
         time_extracted: When the rows were received, in any zone.
         version: Of the stream, if it has one.
     """
-    documents = [name for name in frame.columns if columns[name].type == "json"]
-    # Columns are taken out as they are: for polars, some names would be patterns or mean several columns.
-    plain = [_plain(frame[name]) for name in frame.columns if name not in documents]
     start = f'{{"type":"RECORD","stream":{json.dumps(stream)},"record":'
     end = "" if version is None else f',"version":{version}'
     end += f',"time_extracted":"{time_extracted.astimezone(UTC).isoformat()}"}}\n'
-    # A struct is written much faster by itself than within another, so the message is put around its text.
-    record = pl.lit(pl.DataFrame(plain).to_struct()).struct.json_encode() if plain else pl.lit("{}")
-    pieces = [pl.lit(start), record.str.strip_suffix("}") if documents else record]
-    for place, name in enumerate(documents):
-        comma = "," if plain or place else ""
+    return _text(frame, columns, constants, start, end)
+
+
+def documents(frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants = _NONE) -> memoryview:
+    """The records alone, as JSON, one a line."""
+    return _text(frame, columns, constants, "", "\n")
+
+
+def _text(
+    frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants, start: str, end: str
+) -> memoryview:
+    """Each row's record as JSON, between `start` and `end`."""
+    documents = [name for name in frame.columns if columns[name].type == "json"]
+    # Columns are taken out as they are: for polars, some names would be patterns or mean several columns.
+    plain = [_plain(frame[name]) for name in frame.columns if name not in documents]
+    # A struct is written much faster by itself than within another, so the message is put around its text;
+    # and so is what all rows share.
+    shared = json.dumps({name: _json(value) for name, value in constants.items()}, separators=(",", ":"))
+    pieces = [pl.lit(start + shared[:-1])]
+    comma = "," if constants else ""
+    if plain:
+        record = pl.lit(pl.DataFrame(plain).to_struct()).struct.json_encode()
+        pieces += [pl.lit(comma), record.str.slice(1).str.head(-1)]
+        comma = ","
+    for name in documents:
         pieces += [
             pl.lit(f"{comma}{json.dumps(name)}:"),
             pl.lit(frame[name].alias("").cast(pl.String).fill_null("null")),
         ]
-    pieces.append(pl.lit(f"}}{end}" if documents else end))
+        comma = ","
+    pieces.append(pl.lit(f"}}{end}"))
     written = pl.select(pl.concat_str(pieces)).to_series()
     # In Arrow's memory all texts of a column lie side by side.
     _, _, text = written.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
-    return text.to_pybytes() if frame.height else b""
+    return memoryview(text) if frame.height else memoryview(b"")
 
 
-def records(frame: pl.DataFrame, columns: Mapping[str, Column]) -> Iterator[dict[str, Any]]:
+def records(
+    frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants = _NONE
+) -> Iterator[dict[str, Any]]:
     """The same records as Python objects.
 
     Dates, timestamps (`YYYY-MM-DDTHH:MM:SS[.ffffff]+00:00`) and decimals are strings; a number within `json`
@@ -66,14 +91,21 @@ def records(frame: pl.DataFrame, columns: Mapping[str, Column]) -> Iterator[dict
     Args:
         frame: Typed rows, as `Columns.cast` gives them; columns by property name.
         columns: The type of each of its columns.
+        constants: Further properties, which are the same in all rows.
     """
     documents = [name for name in frame.columns if columns[name].type == "json"]
     written = frame.with_columns(_moments(pl.col(pl.Datetime)), pl.col(pl.Date).dt.to_string("%Y-%m-%d"))
+    common = {name: _json(value) for name, value in constants.items()}
     for record in written.iter_rows(named=True):
         for name in documents:
             if record[name] is not None:
                 record[name] = json.loads(record[name], parse_float=_exact)
+        record.update(common)
         yield record
+
+
+def _json(value: str | int | datetime | None) -> str | int | None:
+    return value.isoformat() if isinstance(value, datetime) else value
 
 
 def _plain(values: pl.Series) -> pl.Series:

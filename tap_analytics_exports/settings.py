@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
@@ -88,6 +90,41 @@ class Export(Struct, kw_only=True, forbid_unknown_fields=True):
     def zone(self) -> ZoneInfo:
         """The time zone whose midnights the windows align to."""
         return ZoneInfo(self.timezone or "UTC")
+
+
+class BatchEncoding(Struct, kw_only=True, forbid_unknown_fields=True):
+    """How batch files are written."""
+
+    format: Annotated[Literal["jsonl", "parquet"], about("Format", "Of batch files")]
+    compression: Annotated[
+        Literal["gzip", "none"] | None, about("Compression", "None given: Snappy for Parquet, else none")
+    ] = None
+
+
+class BatchStorage(Struct, kw_only=True, forbid_unknown_fields=True):
+    """Where batch files go."""
+
+    root: Annotated[str, about("Root", "A folder as file:///path, or s3://bucket/path")]
+    prefix: Annotated[str | None, about("Prefix", "Of the names of batch files")] = None
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder, if it is one of this machine."""
+        if "://" in self.root and not self.root.startswith("file://"):
+            return None
+        return Path(self.root.removeprefix("file://")).expanduser().absolute()
+
+    def url(self, name: str) -> str:
+        """The address of a file, as the SDK's targets read it: without an escape for any sign."""
+        return f"{self.root.rstrip('/')}/{name}" if self.folder is None else f"file://{self.folder / name}"
+
+
+class Batch(Struct, kw_only=True, forbid_unknown_fields=True):
+    """BATCH messages in place of RECORD messages, as the SDK defines them."""
+
+    encoding: BatchEncoding
+    storage: BatchStorage
+    batch_size: Annotated[int, about("Batch size", "Rows of a file, at most"), Meta(ge=1)] = 10_000
 
 
 class ProviderSettings(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -189,6 +226,14 @@ class Settings(Struct, kw_only=True):
     allow_unverified_downloads: Annotated[
         bool, about("Allow unverified downloads", "Accept a file whose end nothing proves")
     ] = False
+    batch_config: Annotated[
+        Batch | None,
+        about(
+            "Batch files",
+            "Rows go as files: `encoding` (`format` = `jsonl`, `parquet`; `compression` = `gzip`, `none`), "
+            "`storage` (`root`, `prefix`), `batch_size` (rows of a file, 10000); none: as RECORD messages",
+        ),
+    ] = None
 
     providers: dict[str, ProviderSettings] = {}
 
@@ -209,6 +254,7 @@ def decode(config: Mapping[str, Any], blocks: Mapping[str, type[ProviderSettings
     problems: list[str] = []
     top = {key: value for key, value in config.items() if key in Settings.__struct_fields__}
     top.pop("providers", None)
+    top = {key: value for key, value in top.items() if key != "batch_config" or value}  # {} is none
     settings: Settings | None = _struct(Settings, top, "", problems)
     decoded = {
         name: _struct(block, config[name], name, problems)
@@ -318,6 +364,7 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
             yield name, "must be longer than nothing"
     if settings.lookback < timedelta(0):
         yield "lookback", "must not be negative"
+    yield from _batch_checks(settings.batch_config)
     seen: dict[str, str] = dict.fromkeys(META_STREAMS, "a stream of the tap's own")
     for name, block in settings.providers.items():
         if urlsplit(block.base_url).scheme not in ("http", "https"):
@@ -332,6 +379,15 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
                 yield f"{path}.name", f"{export.name!r} is already {seen[export.name]}"
             seen[export.name] = path
             yield from _export_checks(path, export, settings)
+
+
+def _batch_checks(batch: Batch | None) -> Iterator[tuple[str, str]]:
+    if batch is None or batch.storage.folder is not None:
+        return
+    if not batch.storage.root.startswith("s3://"):
+        yield "batch_config.storage.root", "must be a folder, file:///path, or s3://bucket/path"
+    elif importlib.util.find_spec("boto3") is None:
+        yield "batch_config.storage.root", "s3:// needs pip install 'tap-analytics-exports[s3]'"
 
 
 def _export_checks(path: str, export: Export, settings: Settings) -> Iterator[tuple[str, str]]:

@@ -2,35 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
 from singer_sdk import Stream
 from singer_sdk.helpers.conform import TypeConformanceLevel
-from singer_sdk.mapper import SameRecordTransform
+from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib import Catalog
 
-from tap_analytics_exports import messages
-from tap_analytics_exports.columns import Bound, Columns, property_schema
+from tap_analytics_exports.columns import Bound, Columns, kind_of, property_schema
 from tap_analytics_exports.errors import ExportFailed, TapError
 from tap_analytics_exports.jobs import Job, fingerprint, new_export_id, now
 from tap_analytics_exports.ledger import Entry, Ledger
-from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames
+from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.settings import Column, Export, Settings
 from tap_analytics_exports.windows import Grid, Window, to_do
 
 if TYPE_CHECKING:
     from tap_analytics_exports.tap import TapAnalyticsExports
+    from tap_analytics_exports.writing import WindowWriter
 
 EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", "_sdc_window_end"
+
+TABLE_VERSION = "_sdc_table_version"
+"""Where SDK targets keep the version of a record; in a batch, the record itself has to bring it along."""
 
 REUSE = timedelta(hours=1)
 """How long rows that were all written may be written once more from the same job, where no state has them."""
 
-_TEXT, _COUNT, _MOMENT = Column("string"), Column("integer"), Column("timestamp")
+TEXT, COUNT, MOMENT = Column("string"), Column("integer"), Column("timestamp")
 
 
 class _TapStream(Stream):
@@ -47,6 +49,10 @@ class _TapStream(Stream):
     def emit_activate_version_messages(self) -> bool:
         """Never by the SDK, which sends it before the first row."""
         return False
+
+    def get_batch_config(self, config: Mapping[str, Any]) -> None:
+        """None, as the SDK's own way to batches takes records one by one, the deselected columns too."""
+        return
 
     def get_replication_key_signpost(self, context: Mapping[str, Any] | None = None) -> None:
         """None, as no bookmark moves past a window's end."""
@@ -100,23 +106,23 @@ class RunStream(_TapStream):
 def export_runs(tap: TapAnalyticsExports) -> RunStream:
     """The stream with one record per job that ended."""
     columns = {
-        "export_id": _TEXT,
-        "stream": _TEXT,
-        "provider": _TEXT,
-        "window_start": _MOMENT,
-        "window_end": _MOMENT,
-        "status": _TEXT,
+        "export_id": TEXT,
+        "stream": TEXT,
+        "provider": TEXT,
+        "window_start": MOMENT,
+        "window_end": MOMENT,
+        "status": TEXT,
         "resumed": Column("boolean"),
-        "submitted_at": _MOMENT,
-        "ready_at": _MOMENT,
-        "downloaded_at": _MOMENT,
-        "finished_at": _MOMENT,
-        "files": _COUNT,
-        "bytes": _COUNT,
-        "rows": _COUNT,
-        "rejected_rows": _COUNT,
-        "sha256": _TEXT,
-        "error": _TEXT,
+        "submitted_at": MOMENT,
+        "ready_at": MOMENT,
+        "downloaded_at": MOMENT,
+        "finished_at": MOMENT,
+        "files": COUNT,
+        "bytes": COUNT,
+        "rows": COUNT,
+        "rejected_rows": COUNT,
+        "sha256": TEXT,
+        "error": TEXT,
     }
     return RunStream(tap, "export_runs", columns, ["export_id"], "finished_at")
 
@@ -124,14 +130,14 @@ def export_runs(tap: TapAnalyticsExports) -> RunStream:
 def rejected_rows(tap: TapAnalyticsExports) -> RunStream:
     """The stream with one record per diverted row."""
     columns = {
-        "export_id": _TEXT,
-        "row_number": _COUNT,
-        "stream": _TEXT,
-        "file": _TEXT,
-        "reason": _TEXT,
-        "column": _TEXT,
-        "raw": _TEXT,
-        "rejected_at": _MOMENT,
+        "export_id": TEXT,
+        "row_number": COUNT,
+        "stream": TEXT,
+        "file": TEXT,
+        "reason": TEXT,
+        "column": TEXT,
+        "raw": TEXT,
+        "rejected_at": MOMENT,
     }
     return RunStream(tap, "rejected_rows", columns, ["export_id", "row_number"], "rejected_at")
 
@@ -171,7 +177,7 @@ class ExportStream(_TapStream):
             name: {"type": "integer" if isinstance(value, int) else "string"}
             for name, value in self.constants.items()
         }
-        moment = property_schema(_MOMENT)
+        moment = property_schema(MOMENT)
         if export.incremental:
             moment = {**moment, "type": "string"}
         properties |= {
@@ -263,10 +269,11 @@ class ExportStream(_TapStream):
 
     def _wanted_columns(self) -> tuple[str, ...] | None:
         bound = self.columns.bind(self._headers)
-        selected = [self._headers[each.position] for each in bound if self._selects(each.name)]
+        selected = [self._headers[each.position] for each in bound if self.selects(each.name)]
         return self.provider.wanted(self.export, selected if self._headers else None)
 
-    def _selects(self, name: str) -> bool:
+    def selects(self, name: str) -> bool:
+        """Whether a property is selected."""
         return self.mask["properties", name]
 
     def _windows(self, state: Mapping[str, Any], end: datetime) -> Iterable[Window | None]:
@@ -290,8 +297,10 @@ class ExportStream(_TapStream):
         write_messages: bool = True,
     ) -> Generator[dict[str, Any]]:
         """Write every window of this run, each with its state; the generator yields nothing."""
+        from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
+
         for job in self.tap.jobs.ended(self.name):
-            writer = _WindowWriter(self, job)
+            writer = WindowWriter(self, job)
             if job.status != "failed":
                 self._write(job, writer)
             if not job.refused:
@@ -306,7 +315,7 @@ class ExportStream(_TapStream):
         self.write_state()  # also where there was nothing to do
         yield from ()
 
-    def _write(self, job: Job, writer: _WindowWriter) -> None:
+    def _write(self, job: Job, writer: WindowWriter) -> None:
         try:
             writer.write()
         except ExportFailed as error:
@@ -346,17 +355,30 @@ class ExportStream(_TapStream):
         """The version of this run's snapshot, in seconds since 1970."""
         return self.tap.initialized_at // 1000
 
-    def _write_schema_message(self) -> None:
+    @property
+    def announced_schema(self) -> dict[str, Any]:
+        """The schema of what is sent: the selected properties, as RECORD or BATCH have them."""
         schema = self.effective_schema
-        selected = {name: kind for name, kind in schema["properties"].items() if self._selects(name)}
-        self.tap.mapper.register_raw_stream_schema(
-            self.name, {**schema, "properties": selected}, self.primary_keys
-        )
+        properties = {name: kind for name, kind in schema["properties"].items() if self.selects(name)}
+        batch = self.settings.batch_config
+        if batch and batch.encoding.format == "parquet":  # no type of Parquet's comes back as any JSON value
+            text = property_schema(TEXT)
+            properties = {name: text if kind_of(p) == "json" else p for name, p in properties.items()}
+        if batch and not self.export.incremental:
+            properties[TABLE_VERSION] = property_schema(COUNT)
+        return {**schema, "properties": properties}
+
+    def _write_schema_message(self) -> None:
+        self.tap.mapper.register_raw_stream_schema(self.name, self.announced_schema, self.primary_keys)
         self._stream_maps = None
         super()._write_schema_message()
 
-    def take_in(self, bound: Sequence[Bound]) -> list[Bound]:
-        """Make the columns of a file known to the target; those that are not wanted are left out.
+    def take_in(self, bound: Sequence[Bound], before_schema: Callable[[], None]) -> None:
+        """Make the columns of a file known to the target.
+
+        Args:
+            bound: All columns of the file.
+            before_schema: Called before the target hears of new ones.
 
         Raises:
             ExportFailed: A column is new, or a declared key is missing, and the settings don't allow it.
@@ -368,6 +390,7 @@ class ExportStream(_TapStream):
             unknown = ", ".join(each.name for each in new)
             raise ExportFailed(f"the catalog does not know the columns {unknown}, and on_new_column is fail")
         if new and policy == "add":
+            before_schema()
             properties.update({each.name: property_schema(each.column) for each in new})
             self._write_schema_message()
         names = {each.name for each in bound}
@@ -376,144 +399,30 @@ class ExportStream(_TapStream):
             raise ExportFailed(
                 f"the file has no column for the primary key {missing[0]}; it has {', '.join(names)}"
             )
-        return [each for each in bound if each.name in properties and self._selects(each.name)]
 
-    def emit(self, frame: pl.DataFrame, columns: Mapping[str, Column]) -> None:
-        """Write a typed frame; columns that the catalog knows and the frame lacks are null.
+    def write_mapped(self, records: Iterable[dict[str, Any]]) -> None:
+        """Write records in the SDK's own way, through stream maps and flattening."""
+        self._stream_version = self.snapshot_version
+        for record in records:
+            self._write_record_message(record)
 
-        Args:
-            frame: Rows, its columns by property name.
-            columns: The type of each of its columns.
-        """
-        selected = [name for name in self.effective_schema["properties"] if self._selects(name)]
-        # By frame[name], as pl.col takes a name that begins with ^ and ends with $ for a pattern.
-        frame = frame.select(
-            frame[name] if name in columns else pl.lit(None).alias(name) for name in selected
+    @property
+    def snapshot_version(self) -> int | None:
+        """The version of the records, which only snapshots have."""
+        return None if self.export.incremental else self.version
+
+    @property
+    def batchable(self) -> bool:
+        """Whether batches can hold the records that the SDK would make, or there are none."""
+        return self.passes_unchanged or all(
+            isinstance(each, RemoveRecordTransform) for each in self.stream_maps
         )
-        columns = {name: columns.get(name, _TEXT) for name in selected}
-        self._stream_version = None if self.export.incremental else self.version
-        if self._passes_unchanged():
-            alias = self.stream_maps[0].stream_alias
-            version = self._stream_version
-            lines = messages.lines(frame, columns, stream=alias, time_extracted=now(), version=version)
-            self.tap.output.write_lines(lines)
-        else:
-            for record in messages.records(frame, columns):
-                self._write_record_message(record)
 
-    def _passes_unchanged(self) -> bool:
+    @property
+    def passes_unchanged(self) -> bool:
         """Whether the records that the SDK would make of a frame are the frame's own."""
         maps = self.stream_maps
         return len(maps) == 1 and type(maps[0]) is SameRecordTransform and not maps[0].flattening_enabled
-
-
-class _WindowWriter:
-    """Writes the rows of one ended job, and keeps count."""
-
-    def __init__(self, stream: ExportStream, job: Job) -> None:
-        self._stream = stream
-        self._job = job
-        self._settings = stream.settings
-        self._columns = stream.columns
-        self._bound: dict[tuple[str, ...], list[Bound]] = {}
-        self._rows = 0
-        self._rejected = 0
-
-    def write(self) -> None:
-        """Write all rows of all files, in their order.
-
-        Raises:
-            ExportFailed: A file can't be read, or the settings don't allow what is in it.
-            Interrupted: The run was asked to stop.
-        """
-        dialect = self._stream.provider.dialect(self._stream.export)
-        before = 0
-        for file in self._job.files:
-            last = before
-            for frame in frames(file.path, dialect):
-                self._stream.tap.jobs.hear()  # what was triggered meanwhile goes into the state
-                last += frame.rows.height + len(frame.bad)
-                self._write_frame(frame, file.name, before)
-            before = last
-        if not before:
-            self._job.status = "empty"  # its files had headers at most
-
-    def run_record(self) -> dict[str, Any]:
-        """What `export_runs` says of the job."""
-        job = self._job
-        return {
-            "export_id": job.export_id,
-            "stream": job.stream,
-            "provider": job.provider,
-            "window_start": _iso(job.window.start if job.window else None),
-            "window_end": _iso(job.window.end if job.window else None),
-            "status": job.status,
-            "resumed": job.resumed,
-            "submitted_at": _iso(job.submitted_at),
-            "ready_at": _iso(job.ready_at),
-            "downloaded_at": _iso(job.downloaded_at),
-            "finished_at": _iso(now()),
-            "files": len(job.files),
-            "bytes": sum(file.size for file in job.files),
-            "rows": self._rows,
-            "rejected_rows": self._rejected,
-            "sha256": job.sha256,
-            "error": job.error,
-        }
-
-    def _write_frame(self, frame: TextFrame, file: str, before: int) -> None:
-        if frame.header not in self._bound:
-            self._bound[frame.header] = self._stream.take_in(self._columns.bind(frame.header))
-        bound = self._bound[frame.header]
-        typed, bad = self._columns.cast(frame, bound)
-        self._reject([*frame.bad, *bad], file, before)
-        window = self._job.window
-        constants: dict[str, str | int | datetime | None] = {
-            **self._stream.constants,
-            EXPORT_ID: self._job.export_id,
-            WINDOW_START: window.start if window else None,
-            WINDOW_END: window.end if window else None,
-        }
-        moment = pl.Datetime("us", "UTC")
-        typed = typed.with_columns(
-            pl.col(ROW_NUMBER) + before,
-            *(
-                pl.lit(value, dtype=moment if name in (WINDOW_START, WINDOW_END) else None).alias(name)
-                for name, value in constants.items()
-            ),
-        )
-        columns = {each.name: each.column for each in bound}
-        columns |= {name: _COUNT if isinstance(value, int) else _TEXT for name, value in constants.items()}
-        columns |= {ROW_NUMBER: _COUNT, WINDOW_START: _MOMENT, WINDOW_END: _MOMENT}
-        if typed.height:
-            self._stream.emit(typed, columns)
-            self._rows += typed.height
-
-    def _reject(self, bad: Sequence[BadRow], file: str, before: int) -> None:
-        for row in sorted(bad, key=lambda row: row.row_number):
-            number = row.row_number + before
-            if self._settings.on_bad_row == "fail":
-                where = f"row {number} of {file}" + (f", column {row.column}" if row.column else "")
-                raise ExportFailed(f"{where}: {row.reason}; on_bad_row is fail")
-            self._rejected += 1
-            if self._rejected > self._settings.rejected_rows_limit:
-                raise ExportFailed(
-                    f"more than {self._settings.rejected_rows_limit} rows were rejected, the last, row "
-                    f"{number} of {file}, because: {row.reason}; see the stream rejected_rows, check the "
-                    "export's columns, or raise rejected_rows_limit"
-                )
-            self._stream.tap.rejected_rows.write(
-                {
-                    "export_id": self._job.export_id,
-                    "row_number": number,
-                    "stream": self._job.stream,
-                    "file": file,
-                    "reason": row.reason,
-                    "column": row.column,
-                    "raw": row.raw,
-                    "rejected_at": _iso(now()),
-                }
-            )
 
 
 def _moment(text: str | None) -> datetime | None:
@@ -522,7 +431,3 @@ def _moment(text: str | None) -> datetime | None:
         return None
     moment = datetime.fromisoformat(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
-
-
-def _iso(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()

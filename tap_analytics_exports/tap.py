@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
@@ -55,6 +56,7 @@ class TapAnalyticsExports(Tap):
         TapCapabilities.DISCOVER,
         TapCapabilities.ACTIVATE_VERSION,
         PluginCapabilities.ABOUT,
+        PluginCapabilities.BATCH,
         PluginCapabilities.STREAM_MAPS,
         PluginCapabilities.FLATTENING,
         PluginCapabilities.STRUCTURED_LOGGING,
@@ -178,6 +180,7 @@ class TapAnalyticsExports(Tap):
             The exit code that tells how it went.
         """
         try:
+            self._check_batches()
             self.sync_all()
         except Interrupted:
             return 128 + (self._signal or signal.SIGTERM)
@@ -202,6 +205,32 @@ class TapAnalyticsExports(Tap):
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.provider for job in untouched if job.refused}
         return EXIT_SETTINGS if refused == used else EXIT_FAILED
+
+    def _check_batches(self) -> None:
+        """Find what makes batches impossible, before anything is triggered.
+
+        Raises:
+            SettingsError: With what it is.
+        """
+        batch = self.settings.batch_config
+        if batch is None:
+            return
+        problems = [
+            f"batch_config: the stream {stream.name} has stream maps or flattening, which batches "
+            "can't have: leave them to the target, or go without batches"
+            for stream in self._selected_exports()
+            if not stream.batchable
+        ]
+        folder = batch.storage.folder
+        if folder is not None:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if not os.access(folder, os.W_OK | os.X_OK):
+                    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            except OSError as error:
+                problems.append(f"batch_config.storage.root: {folder}: {error.strerror}")
+        if problems:
+            raise SettingsError(problems)
 
     def check(self) -> int:
         """Try each provider's credentials, and say how it went.

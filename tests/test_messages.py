@@ -58,7 +58,9 @@ def tables(draw):
         name: draw(st.lists(st.none() | VALUES[kind], min_size=height, max_size=height))
         for name, kind in kinds.items()
     }
-    frame = pl.DataFrame(values, schema={name: DTYPES[kind] for name, kind in kinds.items()})
+    # Named at last, as polars takes some names for patterns.
+    series = {name: pl.Series("", values[name], DTYPES[kind]) for name, kind in kinds.items()}
+    frame = pl.DataFrame([values.alias(name) for name, values in series.items()])
     return frame, {name: Column(kind) for name, kind in kinds.items()}
 
 
@@ -67,9 +69,15 @@ def exactly(text):
     return json.loads(text, parse_float=decimal.Decimal)
 
 
+CONSTANTS = st.dictionaries(
+    TEXT.map("_sdc_".__add__), st.none() | st.integers(-(2**63), 2**63 - 1) | TEXT | MOMENTS, max_size=3
+)
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     table=tables(),
+    constants=CONSTANTS,
     stream=TEXT,
     version=st.none() | st.integers(0, 2**62),
     moment=st.datetimes(
@@ -77,17 +85,21 @@ def exactly(text):
     ),
 )
 @example(
-    table=(pl.DataFrame({"a": [None, None]}), {"a": Column("json")}), stream="s", version=None, moment=NOW
+    table=(pl.DataFrame({"a": [None, None]}), {"a": Column("json")}),
+    constants={},
+    stream="s",
+    version=None,
+    moment=NOW,
 )
-def test_a_line_is_the_message_that_the_sdk_writes_of_the_record(table, stream, version, moment):
+def test_a_line_is_the_message_that_the_sdk_writes_of_the_record(table, constants, stream, version, moment):
     frame, columns = table
-    written = messages.lines(frame, columns, stream=stream, time_extracted=moment, version=version)
-    lines = written.decode().split("\n")
+    written = messages.lines(frame, columns, constants, stream=stream, time_extracted=moment, version=version)
+    lines = bytes(written).decode().split("\n")
     assert lines.pop() == ""
     writer = SimpleSingerWriter()
     expected = [
         writer.format_message(RecordMessage(stream, record, version=version, time_extracted=moment))
-        for record in messages.records(frame, columns)
+        for record in messages.records(frame, columns, constants)
     ]
     assert list(map(exactly, lines)) == list(map(exactly, expected))
     assert len(lines) == frame.height
@@ -127,7 +139,7 @@ def test_records_hold_the_values_of_the_frame(table):
 def test_how_a_timestamp_is_written(moment, text):
     frame = pl.DataFrame({"t": [moment]}, schema={"t": pl.Datetime("us", "UTC")})
     columns = {"t": Column("timestamp")}
-    (line,) = messages.lines(frame, columns, stream="s", time_extracted=NOW).splitlines()
+    (line,) = bytes(messages.lines(frame, columns, stream="s", time_extracted=NOW)).splitlines()
     assert json.loads(line) == {
         "type": "RECORD",
         "stream": "s",
@@ -142,7 +154,7 @@ def test_digits_of_documents_are_kept():
         {"j": ['{"a": 0.10000000000000000555, "b": 1e400, "c": [1.10, 12345678901234567890]}']}
     )
     columns = {"j": Column("json")}
-    line = messages.lines(frame, columns, stream="s", time_extracted=NOW)
+    line = bytes(messages.lines(frame, columns, stream="s", time_extracted=NOW))
     (record,) = messages.records(frame, columns)
     expected = {
         "a": decimal.Decimal("0.10000000000000000555"),

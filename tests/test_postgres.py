@@ -165,3 +165,41 @@ def test_a_snapshot_replaces_the_one_before(sandbox, load, query, tmp_path):
         assert query("SELECT count(*), count(DISTINCT _sdc_export_id) FROM gooee_energy") == [(48, 1)]
     finally:
         few.stop()
+
+
+ENCODINGS = [{"format": "jsonl"}, {"format": "jsonl", "compression": "gzip"}, {"format": "parquet"}]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda each: "-".join(each.values()))
+def test_batches_load_what_records_load(sandbox, load, query, postgres, tmp_path, encoding):  # noqa: PLR0917
+    def table():
+        columns = "time_stamp, transaction_id, is_trigger_action, duration, cost, passthrough::text::jsonb"
+        own = "_sdc_window_start, _sdc_window_end, _sdc_row_number"
+        return query(f"SELECT {columns}, {own} FROM calls ORDER BY _sdc_window_start, _sdc_row_number")
+
+    config = {**calls(sandbox), "ledger": "", "end_date": datetime.now(UTC).strftime("%Y-%m-%dT%H:00:00Z")}
+    load(config)
+    expected = table()
+    files = tmp_path / "files"
+    batch = {"encoding": encoding, "storage": {"root": files.as_uri()}, "batch_size": 40}
+    with connect(postgres) as connection:
+        connection.execute("DROP TABLE calls")
+    state = load({**config, "batch_config": batch})
+    assert table() == expected
+    assert len(list(files.iterdir())) > 2
+    assert state["bookmarks"]["calls"]["jobs"] == []
+    runs = query("SELECT sum(rows) FROM export_runs WHERE stream = 'calls'")
+    assert runs == [(2 * len(expected),)]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS, ids=lambda each: "-".join(each.values()))
+def test_a_snapshot_in_batches_replaces_the_one_before(sandbox, load, query, tmp_path, encoding):
+    batch = {"encoding": encoding, "storage": {"root": (tmp_path / "files").as_uri()}, "batch_size": 40}
+    few = Sandbox(tmp_path, "--rows", "48")
+    try:
+        state = load(sandbox.config("gooee", batch_config=batch))
+        assert query("SELECT count(*) FROM gooee_energy") == [(100,)]
+        load(few.config("gooee", batch_config=batch), state=state)
+        assert query("SELECT count(*), count(DISTINCT _sdc_export_id) FROM gooee_energy") == [(48, 1)]
+    finally:
+        few.stop()

@@ -439,7 +439,7 @@ def test_about_names_every_setting():
     about = json.loads(run_tap({}, "--about", "--format=json").stdout)
     settings = about["settings"]["properties"]
     assert settings["khoros_care"]["properties"]["password"]["secret"]
-    assert "batch_config" not in settings
+    assert settings["batch_config"]["properties"]["batch_size"]["default"] == 10_000
     assert all("description" in setting and "title" in setting for setting in settings.values()), [
         name for name, setting in settings.items() if "description" not in setting
     ]

@@ -8,13 +8,13 @@ from tap_analytics_exports.parse.base import ROW_NUMBER, BadRow, Dialect, TextFr
 from tap_analytics_exports.parse.proof import prove
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
 __all__ = ["ROW_NUMBER", "BadRow", "Dialect", "TextFrame", "frames", "prove"]
 
 
-def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
+def frames(path: Path, dialect: Dialect) -> Generator[TextFrame]:
     """A file's rows as frames of a few megabytes each.
 
     A file that has a header, or is an empty JSON array, yields at least one frame; an empty file yields none.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 ROW_NUMBER = "_sdc_row_number"
 
 # A frame holds at most this many rows, so that what is made of it stays small however short its rows are.
-FRAME_ROWS = 50_000
+FRAME_ROWS = 20_000
 
 # A record that is longer than this is rather a quote or a bracket that is never closed.
 LONGEST_RECORD = 256 << 20

@@ -8,7 +8,6 @@ other block is walked through record by record.
 
 from __future__ import annotations
 
-import io
 import re
 from typing import TYPE_CHECKING
 
@@ -34,7 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-BLOCK = 4 << 20
+# What is made of a block takes many times its size, and three of them are on their way at once.
+BLOCK = 2 << 20
+STEP = 64 << 10
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -66,8 +67,7 @@ class _Reader:
             self._read()
             if self._header is None and not self._take_header():
                 continue
-            data, malformed = self._take_records()
-            for frame in self._parse(data, malformed):
+            for frame in self._parse(*self._take_records()):
                 yield frame
                 empty = False
         if self._data:
@@ -145,10 +145,12 @@ class _Reader:
             return len(signs)
         # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
         for sign, end in (("\n", len(signs)), ("\r", len(signs) - 1)):
-            breaks = (signs.head(end) == ord(sign)).arg_true().cast(pl.Int64)
-            outside = breaks.filter(quotes.search_sorted(breaks) % 2 == 0)
-            if len(outside):
-                return int(outside[-1]) + 1
+            for start in range(max(0, end - STEP), -STEP, -STEP):  # from behind, where it mostly is
+                some = signs[max(0, start) : min(start + STEP, end)]
+                breaks = (some == ord(sign)).arg_true().cast(pl.Int64) + max(0, start)
+                outside = breaks.filter(quotes.search_sorted(breaks) % 2 == 0)
+                if len(outside):
+                    return int(outside[-1]) + 1
         return 0
 
     def _walk(self, data: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
@@ -193,6 +195,7 @@ class _Reader:
             rows, more = without_nul(rows)
             bad += more
         bad.sort(key=lambda row: row.row_number)
+        del data  # it may be large, and the frames take their time
         for offset in range(0, max(rows.height, bool(bad)), FRAME_ROWS):
             yield TextFrame(self._header, rows.slice(offset, FRAME_ROWS), [] if offset else bad)
 
@@ -209,7 +212,7 @@ class _Reader:
             return "skip"
 
         table = pc.read_csv(
-            io.BytesIO(data),
+            pa.BufferReader(data),
             # One block and one thread: only so are rows numbered.
             read_options=pc.ReadOptions(use_threads=False, block_size=len(data), column_names=names),
             parse_options=pc.ParseOptions(

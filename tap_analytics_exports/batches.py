@@ -1,0 +1,194 @@
+"""Typed frames become batch files, which a loader reads by itself, and BATCH messages that name them."""
+
+from __future__ import annotations
+
+import gzip
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import smart_open
+from singer_sdk.helpers._batch import BaseBatchFileEncoding, SDKBatchMessage
+
+from tap_analytics_exports import messages
+from tap_analytics_exports.columns import kind_of
+from tap_analytics_exports.errors import ExportFailed
+from tap_analytics_exports.messages import Constants
+from tap_analytics_exports.outlets import Body, Outlet
+from tap_analytics_exports.settings import Batch, Column, ColumnKind
+from tap_analytics_exports.streams import TABLE_VERSION, ExportStream
+
+_GZIP_LEVEL = 1  # the files are read once
+_PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}
+
+_ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
+    "string": pa.string(),
+    "integer": pa.int64(),
+    "number": pa.float64(),
+    "decimal": pa.string(),
+    "boolean": pa.bool_(),
+    "date": pa.date32(),
+    "timestamp": pa.timestamp("us", "UTC"),
+    "json": pa.string(),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Rows of one file.
+
+    Attributes:
+        first: Whether the file begins with them.
+        data: Lines of JSON, or a table.
+    """
+
+    first: bool
+    data: Any
+
+
+class Batches(Outlet):
+    """Files of so many rows, each with its BATCH message; the last one of a window may have fewer.
+
+    Args:
+        stream: Whose rows they are; no stream map changes them.
+        settings: How the files are written, and where.
+    """
+
+    def __init__(self, stream: ExportStream, settings: Batch) -> None:
+        self._tap = stream.tap
+        self._alias = stream.stream_maps[0].stream_alias
+        self._version = stream.snapshot_version
+        self._settings = settings
+        properties = stream.announced_schema["properties"]
+        self._types = {name: _ARROW_TYPES[kind_of(each)] for name, each in properties.items()}
+        self._name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
+        # What the thread that renders knows of the last file.
+        self._columns: list[str] = []
+        self._room = 0
+        # What the thread that writes knows of it.
+        self._number = 0
+        self._url = ""
+        self._open = ExitStack()
+        self._write: Callable[[Any], object] | None = None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the last file, or take it away where the window has failed."""
+        if error is not None:
+            self._open.__exit__(kind, error, trace)
+            return
+        with self._open:
+            self.flush()
+
+    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
+        """Prepare rows, cut to fit into the files."""
+        if self._version is not None:
+            constants = {**constants, TABLE_VERSION: self._version}
+        if frame.columns != self._columns:
+            self._columns, self._room = frame.columns, 0
+        parts = []
+        while frame.height:
+            first = self._room == 0
+            self._room = self._room or self._settings.batch_size
+            some, frame = frame.head(self._room), frame.slice(self._room)
+            self._room -= some.height
+            if self._settings.encoding.format == "jsonl":
+                parts.append(_Part(first, messages.documents(some, columns, constants)))
+            else:
+                parts.append(_Part(first, self._table(some, columns, constants)))
+        return parts
+
+    def write(self, body: Body) -> None:
+        """Write what was rendered to its files."""
+        for part in body:
+            self._tap.output.safe_point()
+            if part.first or self._write is None:
+                self.flush()
+                self._write = self._begin(part)
+            self._write(part.data)
+
+    def flush(self) -> None:
+        """Close the file, if one is open, and let the target know of it."""
+        if self._write is None:
+            return
+        self._write = None
+        self._open.close()
+        encoding = self._settings.encoding
+        self._tap.write_message(
+            SDKBatchMessage(
+                self._alias,
+                BaseBatchFileEncoding(encoding.format, encoding.compression),
+                manifest=[self._url],
+                version=self._version,
+            )
+        )
+
+    def _begin(self, part: _Part) -> Callable[[Any], object]:
+        """Open the next file; the answer writes to it."""
+        encoding = self._settings.encoding
+        self._number += 1
+        zipped = encoding.format == "jsonl" and encoding.compression == "gzip"
+        name = f"{self._name}-{self._number}.{encoding.format}{'.gz' if zipped else ''}"
+        self._url = self._settings.storage.url(name)
+        file = self._open.enter_context(_created(self._settings, name))
+        if encoding.format == "parquet":
+            compression = _PARQUET_COMPRESSION[encoding.compression]
+            writer = pq.ParquetWriter(
+                file,
+                part.data.schema,
+                compression=compression,
+                compression_level=_GZIP_LEVEL if compression == "gzip" else None,
+            )
+            self._open.callback(writer.close)
+            return writer.write_table  # type: ignore[no-any-return]
+        if zipped:
+            packed = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL)
+            self._open.callback(packed.close)
+            return packed.write
+        return file.write
+
+    def _table(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> pa.Table:
+        """Rows, each column of the type that the SCHEMA says, even if it holds nothing.
+
+        Raises:
+            ExportFailed: The catalog has another type for a column than the settings.
+        """
+        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        arrays = {}
+        for name, values in zip(frame.columns, table.columns, strict=True):
+            own = _ARROW_TYPES[columns[name].type]
+            expected = self._types.setdefault(name, own)
+            if own != expected and not pa.types.is_null(values.type):
+                raise ExportFailed(
+                    f"the catalog has {expected} for the column {name}, and the settings {own}: name its "
+                    "type in the export's `columns`, or discover anew"
+                )
+            arrays[name] = values.cast(expected)
+        for name, value in constants.items():
+            arrays[name] = pa.repeat(pa.scalar(value, self._types[name]), frame.height)
+        return pa.table(list(arrays.values()), names=list(arrays))
+
+
+@contextmanager
+def _created(settings: Batch, name: str) -> Iterator[IO[bytes]]:
+    """A new file, which is not left behind unless it becomes whole."""
+    folder = settings.storage.folder
+    if folder is None:
+        with smart_open.open(settings.storage.url(name), "wb", compression="disable") as file:
+            yield file
+        return
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("wb") as file:
+            yield file
+    except BaseException:
+        path.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,101 @@
+"""Ways from typed frames to the target: RECORD messages, written columnar or by the SDK, and batch files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+import polars as pl
+
+from tap_analytics_exports import messages
+from tap_analytics_exports.jobs import now
+from tap_analytics_exports.messages import Constants
+from tap_analytics_exports.settings import Column
+
+if TYPE_CHECKING:
+    from tap_analytics_exports.streams import ExportStream
+
+Body = Any
+"""What an outlet makes of a frame; nobody else looks into it."""
+
+
+class Outlet(ABC):
+    """Where the rows of one window go."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.flush()
+
+    @abstractmethod
+    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
+        """Prepare rows; called in the order of their writing, by one thread, which need not be the main one.
+
+        Args:
+            frame: Rows, its columns by property name.
+            columns: The type of each of its columns.
+            constants: Further properties, which are the same in all rows of a window.
+        """
+
+    @abstractmethod
+    def write(self, body: Body) -> None:
+        """Write what was rendered; by the main thread.
+
+        Raises:
+            Interrupted: The run was asked to stop.
+        """
+
+    def flush(self) -> None:  # noqa: B027 - most have nothing to do
+        """Let everything that was written be with the target."""
+
+
+class _Lines(Outlet):
+    """RECORD messages that are rendered columnar."""
+
+    def __init__(self, stream: ExportStream) -> None:
+        self._alias = stream.stream_maps[0].stream_alias
+        self._version = stream.snapshot_version
+        self._write = stream.tap.output.write_lines
+
+    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
+        return messages.lines(
+            frame,
+            columns,
+            constants,
+            stream=self._alias,
+            time_extracted=now(),
+            version=self._version,
+        )
+
+    def write(self, body: Body) -> None:
+        self._write(body)
+
+
+class _Mapped(Outlet):
+    """RECORD messages that the SDK makes of each record, with stream maps and flattening."""
+
+    def __init__(self, stream: ExportStream) -> None:
+        self._stream = stream
+
+    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
+        return frame, columns, constants
+
+    def write(self, body: Body) -> None:
+        self._stream.write_mapped(messages.records(*body))
+
+
+def outlet_of(stream: ExportStream) -> Outlet:
+    """The way for the rows of a stream's next window."""
+    if not stream.passes_unchanged:
+        return _Mapped(stream)
+    if stream.settings.batch_config is None:
+        return _Lines(stream)
+    from tap_analytics_exports.batches import Batches  # noqa: PLC0415 - costs time to import
+
+    return Batches(stream, stream.settings.batch_config)
