@@ -60,6 +60,11 @@ UNKNOWN_LOOKS = 5
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
+LOST = (
+    "the process that was about to trigger this job ended before the vendor's answer, so whether it runs there "
+    "is not known; the window is exported anew"
+)
+
 logger = logging.getLogger("tap-analytics-exports.jobs")
 
 
@@ -196,7 +201,7 @@ class Job:
             known: What the state or the ledger says of it.
             folder: Where its downloads are, if any.
         """
-        self.request = replace(self.request, export_id=known["export_id"])
+        self.request = replace(self.request, export_id=known["export_id"], window=_load(known["window"]))
         self.submitted_at = datetime.fromisoformat(known["submitted_at"])
         handle = known["handle"]
         parts = (
@@ -446,10 +451,7 @@ class Jobs:
         found = provider.find(part.request, job.last)
         if found is None and part.sent:
             job.next = job.successor(part)
-            raise ExportFailed(
-                "the process that was about to trigger this job ended before the vendor's answer, so whether "
-                "it runs there is not known; the window is exported anew"
-            )
+            raise ExportFailed(LOST)
         if not job.triggered:
             job.submitted_at = now()
         if found is not None:

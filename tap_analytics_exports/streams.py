@@ -13,7 +13,7 @@ from singer_sdk.singerlib import Catalog
 
 from tap_analytics_exports.columns import Bound, Columns, kind_of, property_schema
 from tap_analytics_exports.errors import ExportFailed, TapError
-from tap_analytics_exports.jobs import Job, fingerprint, new_export_id, now
+from tap_analytics_exports.jobs import LOST, Job, fingerprint, new_export_id, now
 from tap_analytics_exports.ledger import Entry, Ledger
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
@@ -220,8 +220,10 @@ class ExportStream(_TapStream):
         for entry in ledger.entries():
             if self._is_over(entry, state):
                 ledger.forget(entry["export_id"])
-            else:
-                known[entry["request"]] = entry
+                continue
+            if (older := known.get(entry["request"])) and older["handle"] is None:
+                self._tell_of_lost(older, ledger)
+            known[entry["request"]] = entry
         columns = self._wanted_columns()
         identity = self.provider.identity(self.export)
         jobs = []
@@ -233,6 +235,16 @@ class ExportStream(_TapStream):
                 job.adopt(known[print_], ledger.files(known[print_]["export_id"]))
             jobs.append(job)
         return jobs
+
+    def _tell_of_lost(self, entry: Entry, ledger: Ledger) -> None:
+        """Two runs were killed while they triggered the same: the later one's job stands for the window."""
+        from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
+
+        request = Request(self.export, None, None, entry["request"], entry["export_id"])
+        job = Job(self.name, self.provider.name, request, status="failed", error=LOST)
+        job.adopt(entry, ledger.files(entry["export_id"]))
+        self.tap.export_runs.write(WindowWriter(self, job).run_record())
+        ledger.forget(entry["export_id"])
 
     def _is_over(self, entry: Entry, state: Mapping[str, Any]) -> bool:
         """Whether an entry has served: its rows are safe, or too old to be written again."""

@@ -265,6 +265,25 @@ def test_two_runs_at_once(sandbox, tmp_path):
     assert len(sandbox.get("jobs", service="gooee")) == 1
 
 
+def test_each_job_of_which_nobody_knows_whether_it_runs_is_told(sandbox, tmp_path):
+    """As two kills in a row leave it, each between a trigger and its answer."""
+    config = calls(sandbox, end_date=iso(START + timedelta(days=1)), ledger=str(tmp_path))
+    run_tap(config)
+    (path,) = tmp_path.glob("*/*.json")
+    entry = json.loads(path.read_text())
+    path.unlink()
+    for export_id, moment in (("first", "01:00"), ("second", "02:00")):
+        parts = [{"window": entry["window"], "sent": True, "handle": None, "files": None}]
+        unknown = {"export_id": export_id, "handle": None, "parts": parts, "sha256": None, "written_at": None}
+        lost = {**entry, **unknown, "submitted_at": f"2026-01-01T{moment}:00+00:00"}
+        path.with_name(f"{export_id}.json").write_text(json.dumps(lost))
+    result = run_tap(config)
+    assert result.exit_code == 0, result.stderr
+    told = [(run["export_id"], run["window_start"]) for run in result.runs if run["status"] == "failed"]
+    assert told == [("first", iso(START)), ("second", iso(START))]
+    assert [run["status"] for run in result.runs][-1] == "loaded"
+
+
 def test_a_ledger_that_cannot_be_written_is_a_warning(sandbox, tmp_path):
     (tmp_path / "file").touch()
     result = run_tap(energy(sandbox, ledger=str(tmp_path / "file")))
