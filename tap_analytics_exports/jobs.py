@@ -61,8 +61,8 @@ UNKNOWN_LOOKS = 5
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 LOST = (
-    "the process that was about to trigger this job ended before the vendor's answer, so whether it runs there "
-    "is not known; the window is exported anew"
+    "the process that was about to trigger this job ended before the vendor's answer, so whether it runs "
+    "there is not known; the window is exported anew"
 )
 
 logger = logging.getLogger("tap-analytics-exports.jobs")
