@@ -66,7 +66,7 @@ def all_ids(sandbox: Sandbox, days: int = 2) -> list[tuple[str, str]]:
 # Logging in and out
 
 
-def test_the_login_gives_an_sst_which_gets_a_tt_which_goes_along_as_a_cookie(sandbox):
+def test_the_login_gives_an_sst_which_gets_a_tt_which_goes_along_as_cookie_and_header(sandbox):
     result = run_tap(config(sandbox, days=1))
     assert result.exit_code == 0, result.stderr
     login, token, *others, logout = asked(sandbox)
@@ -74,7 +74,9 @@ def test_the_login_gives_an_sst_which_gets_a_tt_which_goes_along_as_a_cookie(san
     assert (login["token_headers"], login["cookies"]) == ([], [])
     assert (token["method"], token["path"]) == ("GET", "/gdc/account/token")
     assert (token["token_headers"], token["cookies"]) == (["X-Gdc-Authsst"], [])
-    assert {(tuple(one["token_headers"]), tuple(one["cookies"])) for one in others} == {((), ("GDCAuthTT",))}
+    assert {(tuple(one["token_headers"]), tuple(one["cookies"])) for one in others} == {
+        (("X-Gdc-Authtt",), ("GDCAuthTT",))
+    }
     assert (logout["token_headers"], logout["cookies"]) == (["X-Gdc-Authsst"], ["GDCAuthTT"])
 
 

@@ -250,11 +250,14 @@ class _Session:
         self._refused: CredentialsRefused | None = None
 
     def headers(self) -> Mapping[str, str]:
-        """The TT, as the cookie that the vendor documents; all we ask for lies under its path, /gdc."""
+        """The TT, as the cookie that the vendor documents, whose path, /gdc, all lies under that we ask for.
+
+        And as the header that Twilio's own wrapper and gooddata-ruby send in its place.
+        """
         with self._lock:
             if not self._tt:
                 self._get_tt()
-            return {"Cookie": self._cookie}
+            return {"Cookie": self._cookie, "X-GDC-AuthTT": self._tt}
 
     def renew(self, refused: requests.Response) -> bool:
         """Get a new TT, and a new SST before if that has ended, unless another thread has done so."""
