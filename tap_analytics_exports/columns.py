@@ -115,6 +115,10 @@ def problems(types: Mapping[str, ColumnKind | Column]) -> Iterator[tuple[str, st
             yield f"columns.{name}.timezone", words
         if column.format and (words := moments.format_problem(column.format)):
             yield f"columns.{name}.format", words
+        if column.thousands and (
+            len(column.thousands) > 1 or column.thousands.isalnum() or column.thousands == "-"
+        ):
+            yield f"columns.{name}.thousands", "must be one sign, and no digit, letter or minus"
 
 
 class Columns:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import codecs
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, get_args, get_origin
@@ -286,6 +285,15 @@ def json_schema(blocks: Mapping[str, type[ProviderSettings]]) -> dict[str, Any]:
     return schema
 
 
+def is_http(url: str) -> bool:
+    """Whether a URL is one of http or https, with a host, and a port that can be."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
 def secrets(value: Any) -> Iterator[str]:  # noqa: ANN401 - any part of the settings
     """Every secret that a part of the settings holds."""
     if isinstance(value, Struct):
@@ -315,10 +323,10 @@ def _struct(kind: type[Any], value: Any, path: str, problems: list[str]) -> Any:
     decoded = {}
     for name, field in known.items():
         given = value.get(name)
-        if given is not None:
-            decoded[name] = _value(field.type, given, _join(path, name), problems)
-        elif field.required:
+        if field.required and given in (None, ""):  # a variable of the environment may be empty
             problems.append(f"{_join(path, name)}: is required")
+        elif given is not None:
+            decoded[name] = _value(field.type, given, _join(path, name), problems)
     return kind(**decoded) if len(problems) == before else None
 
 
@@ -357,17 +365,14 @@ def _checks(settings: Settings) -> Iterator[tuple[str, str]]:
     """Fill in what is inherited, and check what types can't say."""
     settings.start_date = _utc(settings.start_date)
     settings.end_date = _utc(settings.end_date)
-    yield from _zone_check("timezone", settings.timezone)
-    yield from _window_check("window", settings.window)
-    for name in ("poll_interval", "poll_interval_max", "export_timeout"):
-        if getattr(settings, name) <= timedelta(0):
-            yield name, "must be longer than nothing"
-    if settings.lookback < timedelta(0):
-        yield "lookback", "must not be negative"
+    for name, check in _CHECKS.items():
+        yield from check(name, getattr(settings, name))
+    for name in ("poll_interval", "poll_interval_max"):
+        yield from _length_check(name, getattr(settings, name))
     yield from _batch_checks(settings.batch_config)
     seen: dict[str, str] = dict.fromkeys(META_STREAMS, "a stream of the tap's own")
     for name, block in settings.providers.items():
-        if urlsplit(block.base_url).scheme not in ("http", "https"):
+        if not is_http(block.base_url):
             yield f"{name}.base_url", "must be an http or https URL"
         if block.requests_per_minute is not None and block.requests_per_minute < 1:
             yield f"{name}.requests_per_minute", "must be at least 1"
@@ -392,21 +397,15 @@ def _batch_checks(batch: Batch | None) -> Iterator[tuple[str, str]]:
 
 def _export_checks(path: str, export: Export, settings: Settings) -> Iterator[tuple[str, str]]:
     for name in ("window", "lookback", "start_date", "timezone", "export_timeout"):
-        if getattr(export, name) is None:
+        if getattr(export, name) is None:  # if it is wrong at the top level, that has been said
             setattr(export, name, getattr(settings, name))
-        elif name in ("window", "timezone"):
-            check = _window_check if name == "window" else _zone_check
-            yield from check(f"{path}.{name}", getattr(export, name))
+        elif name in _CHECKS:
+            yield from _CHECKS[name](f"{path}.{name}", getattr(export, name))
     export.start_date = _utc(export.start_date)
-    nothing = timedelta(0)
     if export.incremental and export.start_date is None:
         yield f"{path}.start_date", "is required, here or at the top level, for an incremental export"
     if export.incremental and export.whole_days and (export.window or DAY) < DAY:
         yield f"{path}.window", "must be whole days: this provider selects rows by the day"
-    if (export.lookback or nothing) < nothing:
-        yield f"{path}.lookback", "must not be negative"
-    if export.export_timeout is not None and export.export_timeout <= nothing:
-        yield f"{path}.export_timeout", "must be longer than nothing"
     yield from _file_checks(path, export)
 
 
@@ -415,9 +414,9 @@ def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
         yield f"{path}.delimiter", "must be one ASCII character, and no quote or line break"
     if export.encoding is not None:
         try:
-            codecs.lookup(export.encoding)
-        except LookupError:
-            yield f"{path}.encoding", "is not an encoding that Python knows"
+            "".encode(export.encoding)  # refuses codecs that are not of text, too
+        except (LookupError, ValueError):
+            yield f"{path}.encoding", "is not an encoding of text that Python knows"
     # Not at the top, for it imports this module.
     from tap_analytics_exports.columns import problems  # noqa: PLC0415
 
@@ -437,6 +436,25 @@ def _window_check(path: str, window: timedelta) -> Iterator[tuple[str, str]]:
         yield path, "must be longer than nothing"
     elif window > DAY and window % DAY:
         yield path, "longer than a day must be whole days"
+
+
+def _lookback_check(path: str, lookback: timedelta) -> Iterator[tuple[str, str]]:
+    if lookback < timedelta(0):
+        yield path, "must not be negative"
+
+
+def _length_check(path: str, length: timedelta) -> Iterator[tuple[str, str]]:
+    if length <= timedelta(0):
+        yield path, "must be longer than nothing"
+
+
+_CHECKS: Mapping[str, Callable[[str, Any], Iterator[tuple[str, str]]]] = {
+    "window": _window_check,
+    "lookback": _lookback_check,
+    "timezone": _zone_check,
+    "export_timeout": _length_check,
+}
+"""Of settings that an export may override, what types can't say."""
 
 
 def _utc(moment: datetime | None) -> datetime | None:

@@ -109,6 +109,8 @@ def test_types_are_found_by_property_or_header_and_the_user_wins():
         (Column("date", format="%Y-%m-%d %Q"), "columns.x.format: has %Q"),
         (Column("date", format="%Y-%m-%d %I"), "columns.x.format: needs %H, or %I with %p"),
         (Column("timestamp", timezone="Factory"), "columns.x.timezone: 'Factory'"),
+        (Column("number", thousands="12"), "columns.x.thousands: must be one sign"),
+        (Column("number", thousands="5"), "columns.x.thousands: must be one sign"),
     ],
 )
 def test_what_cannot_be_used_is_a_mistake_of_the_settings(column, words):

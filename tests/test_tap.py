@@ -434,6 +434,29 @@ def test_wrong_settings_end_the_run_before_any_request(sandbox):
     assert sandbox.get("requests") == []
 
 
+def test_settings_that_no_request_can_be_made_with_are_wrong_too(sandbox):
+    config = calls(sandbox, lookback="-P1D", export_timeout="PT0S")
+    config["giosg"] |= {"base_url": "http://", "requests_per_minute": 0}
+    config["giosg"]["exports"][0]["encoding"] = "base64"
+    config["gooee"] = {"api_token": "x", "base_url": "http://localhost:99999", "exports": []}
+    config["khoros_care"] = {"username": "x", "password": "", "company_key": "x", "exports": []}
+    result = run_tap({name: config[name] for name in config if name != "khoros_care"})
+    found = {
+        line.split(" | ")[-1].split(": ")[0].strip() for line in result.stderr.splitlines() if ": " in line
+    }
+    assert result.exit_code == 1
+    assert found == {
+        "lookback",
+        "export_timeout",
+        "giosg.base_url",
+        "giosg.requests_per_minute",
+        "giosg.exports[0].encoding",
+        "gooee.base_url",
+    }
+    assert "khoros_care.password: is required" in run_tap(config).stderr
+    assert sandbox.get("requests") == []
+
+
 def test_settings_come_from_the_environment_too(sandbox):
     config = calls(sandbox, rejected_rows_limit=5)
     env = {

@@ -37,7 +37,7 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.redaction import clean, safe_url
-from tap_analytics_exports.settings import Column, ColumnKind, Export, Secret, about
+from tap_analytics_exports.settings import Column, ColumnKind, Export, Secret, about, is_http
 from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"
@@ -116,7 +116,7 @@ class IntelePeerSettings(FileSettings, kw_only=True, forbid_unknown_fields=True)
         """Credentials that are missing, a scope that is half, and what is wrong about the files' server."""
         if not self.api_token and not (self.username and self.password):
             yield "api_token", "is required, or else username and password"
-        if not self.auth_url.startswith(("https://", "http://")):
+        if not is_http(self.auth_url):
             yield "auth_url", "must be an http or https URL"
         for i, export in enumerate(self.exports):
             if export.scope and not {"filters", "scope"} <= set(export.scope):
