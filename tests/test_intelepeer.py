@@ -198,6 +198,7 @@ def test_the_end_is_left_out(sandbox):
     (query,) = queries(sandbox)
     assert query["timestamp"] == {
         "$gte": f"{START:%Y-%m-%d}T00:00:00Z",
+        "$lte": f"{START + timedelta(days=1):%Y-%m-%d}T00:00:00Z",
         "$lt": f"{START + timedelta(days=1):%Y-%m-%d}T00:00:00Z",
     }
     assert set(query) == {"timestamp", "data"}

@@ -331,8 +331,10 @@ def _query(
         event = dict(filters.get(export.event, {}))
         event["TimeStamp"] = {"$lt": end, **event.get("TimeStamp", {})}
         filters = {**filters, export.event: event}
+    # `$lte` stays beside it, so that a server which passes over `$lt` does not give all that came later.
+    span = {"$gte": start, "$lte": end} | ({"$lt": end} if half_open else {})
     query = {
-        "timestamp": {"$gte": start, "$lt" if half_open else "$lte": end},
+        "timestamp": span,
         "data": {export.event: {"fields": list(fields)}},
         "filters": filters,
         "scope": export.scope,
