@@ -156,7 +156,11 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def _spool(self) -> Path:
         """For downloads that nothing remembers."""
-        return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self._spool_parent))
+        try:
+            self._spool_parent.mkdir(parents=True, exist_ok=True)
+            return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self._spool_parent))
+        except OSError as error:
+            raise SettingsError([f"spool_dir: {self._spool_parent}: {error.strerror}"]) from None
 
     def _selected_exports(self) -> list[ExportStream]:
         return [

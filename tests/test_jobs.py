@@ -255,6 +255,19 @@ def test_with_a_ledger_files_are_left_until_a_state_has_passed_them(sandbox, tmp
     assert list(ledger.glob("*/*.json")) == []
 
 
+def test_a_spool_folder_is_made_and_one_that_cannot_be_is_a_mistake_of_the_settings(sandbox, tmp_path):
+    spool = tmp_path / "not" / "yet"
+    found = config(sandbox, "khoros_care", spool_dir=str(spool), ledger="")
+    assert run_tap(found).exit_code == 0
+    assert list(spool.iterdir()) == []
+    (tmp_path / "file").touch()
+    sandbox.post("reset")
+    result = run_tap({**found, "spool_dir": str(tmp_path / "file" / "spool")})
+    assert result.exit_code == 1
+    assert " spool_dir: " in result.stderr
+    assert sandbox.get("requests") == []
+
+
 def test_a_full_spool_disk_fails_in_plain_words_and_costs_no_job(sandbox, tmp_path):
     path, ledger = tmp_path / "config.json", tmp_path / "ledger"
     found = snapshot(sandbox, ledger=str(ledger), spool_dir=str(tmp_path))
