@@ -1,51 +1,23 @@
 """Text becomes dates and timestamps, exactly or not at all.
 
-A format is translated into one regular expression with named groups, so that what is accepted is Python's
-`strptime` and nothing more lenient; the fields are then put together as ISO 8601 and read columnar.
+What a pattern finds is put together as ISO 8601 and read columnar.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
-from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
-_OFFSET = "Z|[+-](?:[01][0-9]|2[0-3])(?::?[0-5][0-9])?"
-_MONTHS = (
-    "January", "February", "March", "April", "May", "June",
-    "July", "August", "September", "October", "November", "December",
-)  # fmt: skip
-_DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-_DIRECTIVES = {
-    "Y": "(?P<Y>[0-9]{4})",
-    "y": "(?P<y>[0-9]{2})",
-    "m": "(?P<m>1[0-2]|0[1-9]|[1-9])",
-    "d": "(?P<d>3[01]|[12][0-9]|0[1-9]|[1-9]| [1-9])",
-    "H": "(?P<H>2[0-3]|[01][0-9]|[0-9])",
-    "I": "(?P<I>1[0-2]|0[1-9]|[1-9])",
-    "M": "(?P<M>[0-5][0-9]|[0-9])",
-    "S": "(?P<S>[0-5][0-9]|[0-9])",
-    "f": "(?P<f>[0-9]{1,9})",
-    "p": "(?P<p>AM|PM)",
-    "b": f"(?P<b>{'|'.join(month[:3] for month in _MONTHS)})",
-    "B": f"(?P<B>{'|'.join(_MONTHS)})",
-    "a": f"(?:{'|'.join(day[:3] for day in _DAYS)})",
-    "A": f"(?:{'|'.join(_DAYS)})",
-    "z": f"(?P<z>{_OFFSET})",
-    "Z": "(?P<Z>UTC|GMT)",
-    "%": "%",
-}
-_SHORTHANDS = {"%F": "%Y-%m-%d", "%T": "%H:%M:%S", "%R": "%H:%M", "%D": "%m/%d/%y"}
+from tap_analytics_exports.formats import MONTHS, OFFSET, pattern_of
 
 _ISO_DATE = "^[0-9]{4}-[0-9]{2}-[0-9]{2}$"
 _ISO = (
     "^(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
     "(?:[Tt ](?P<H>[01][0-9]|2[0-3]):(?P<M>[0-5][0-9])(?::(?P<S>[0-5][0-9])(?:[.](?P<f>[0-9]{1,9}))?)?"
-    f"(?: ?(?i:(?P<z>{_OFFSET}|UTC)))?)?$"
+    f"(?: ?(?i:(?P<z>{OFFSET}|UTC)))?)?$"
 )
 # What nearly every file holds: one shape throughout, in UTC or without a zone, and no more than microseconds.
 _USUAL = re.compile(
@@ -56,38 +28,12 @@ _TIME_ZONE_TABLES_END = datetime(2100, 1, 1)  # noqa: DTZ001 - polars knows no c
 _FIRST, _END = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
 
 
-def format_problem(form: str) -> str | None:
-    """What is wrong with a `strptime` pattern, in words; none: nothing."""
-    try:
-        fields = re.compile(_pattern(form)).groupindex.keys()
-    except re.error:
-        return "names a part twice"
-    except KeyError as error:
-        return f"has %{error.args[0]}, which is not supported; known are %{' %'.join(_DIRECTIVES)}"
-    for parts, words in (("Yy", "year"), ("mbB", "month"), ("d", "day")):
-        if sum(part in fields for part in parts) != 1:
-            return f"needs one {words}"
-    if ("I" in fields) != ("p" in fields) or ("I" in fields and "H" in fields):
-        return "needs %H, or %I with %p"
-    return None
-
-
-def zone_problem(zone: str) -> str | None:
-    """Why a time zone can't be used, in words; none: it can."""
-    try:
-        ZoneInfo(zone)
-        pl.Series([], dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
-    except (ValueError, OSError, KeyError, pl.exceptions.ComputeError):
-        return f"{zone!r} is not the name of a time zone that has rules, such as Europe/Helsinki"
-    return None
-
-
 def dates(text: pl.Series, form: str | None) -> pl.Series:
     """Dates, null where the text is none: `YYYY-MM-DD`, or as in `form`."""
     if form is None:
         iso = _where(text.str.contains(_ISO_DATE), text)
     else:
-        iso = _iso_date(text.str.extract_groups(_pattern(form)).struct.unnest())
+        iso = _iso_date(text.str.extract_groups(pattern_of(form)).struct.unnest())
     found = iso.str.to_date("%Y-%m-%d", strict=False)
     return _where(found >= _FIRST.date(), found)  # there is no year 0
 
@@ -108,7 +54,7 @@ def timestamps(text: pl.Series, form: str | None, zone: str) -> pl.Series:
         usual = _usual(text, zone)
         if usual is not None and usual.null_count() == text.null_count():
             return usual
-    fields = text.str.extract_groups(_ISO if form is None else _pattern(form)).struct.unnest()
+    fields = text.str.extract_groups(_ISO if form is None else pattern_of(form)).struct.unnest()
     local = _clock(fields)
     if "z" not in fields.columns and "Z" not in fields.columns:
         return _within(_local(local, zone))
@@ -144,7 +90,7 @@ def _iso_date(fields: pl.DataFrame) -> pl.Series:
     if "y" in fields.columns:  # as POSIX has it
         year = pl.when(year < "69").then("20" + year).otherwise("19" + year)
     if "m" not in fields.columns:
-        numbers = {name[:3].lower(): f"{number:02}" for number, name in enumerate(_MONTHS, 1)}
+        numbers = {name[:3].lower(): f"{number:02}" for number, name in enumerate(MONTHS, 1)}
         month = month.str.head(3).str.to_lowercase().replace_strict(numbers, default=None)
     return fields.select(date=pl.concat_str(year, month.str.zfill(2), day.str.zfill(2), separator="-"))[
         "date"
@@ -204,20 +150,3 @@ def _within(moments: pl.Series) -> pl.Series:
 def _where(condition: pl.Series, values: pl.Series) -> pl.Series:
     """Values where a condition holds, else null."""
     return pl.select(pl.when(condition).then(values)).to_series()
-
-
-@lru_cache
-def _pattern(form: str) -> str:
-    """The regular expression of a `strptime` pattern; KeyError for a directive that is not supported."""
-    for shorthand, meaning in _SHORTHANDS.items():
-        form = form.replace(shorthand, meaning)
-    form = form.replace("%.f", "%@")  # as some write a fraction with its dot
-    pieces = []
-    for directive, spaces, literal in re.findall(r"%-?(.|$)|(\s+)|([^%\s]+)", form):
-        if directive == "@":
-            pieces.append(f"(?:[.]{_DIRECTIVES['f']})?")
-        elif spaces:
-            pieces.append(r"\s+")
-        else:
-            pieces.append(re.escape(literal) if literal else _DIRECTIVES[directive])
-    return f"(?i)^(?:{''.join(pieces)})$"

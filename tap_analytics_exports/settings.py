@@ -425,7 +425,7 @@ def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
 
 
 def _zone_check(path: str, name: str) -> Iterator[tuple[str, str]]:
-    from tap_analytics_exports.moments import zone_problem  # noqa: PLC0415 - as above
+    from tap_analytics_exports.formats import zone_problem  # noqa: PLC0415 - as above
 
     if words := zone_problem(name):
         yield path, words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -171,6 +172,12 @@ class TapAnalyticsExports(Tap):
         stream = self.streams[job.stream]
         assert isinstance(stream, ExportStream)  # noqa: S101 - only those have jobs
         stream.write_state()
+        self.load_engine()
+
+    def load_engine(self) -> None:
+        """Import what makes messages of files, which takes a while: once the vendors have something to do."""
+        importlib.import_module("tap_analytics_exports.writing")
+        self._setup_signal_handlers()  # polars, when it is imported, takes SIGINT for itself
 
     def failed(self, job: Job) -> None:
         """Remember that an export did not get to its end."""
@@ -199,6 +206,7 @@ class TapAnalyticsExports(Tap):
             self.logger.error("%s: %s", where, error.strerror or error)  # noqa: TRY400 - nor here
             return os.EX_IOERR
         else:
+            self.jobs.close()
             self._log_out()
         finally:
             self._clean_up()

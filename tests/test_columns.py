@@ -5,6 +5,7 @@ import json
 import math
 import re
 import zoneinfo
+from importlib import resources
 
 import polars as pl
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tap_analytics_exports.columns import Columns, problems, property_names, property_schema
+from tap_analytics_exports.formats import zone_problem
 from tap_analytics_exports.parse import ROW_NUMBER, TextFrame
 from tap_analytics_exports.settings import Column
 
@@ -418,3 +420,13 @@ def test_names_that_are_patterns_to_polars_are_names_like_others():
     assert typed.columns == [*header, ROW_NUMBER]
     assert typed.rows() == [(1, 2, 3, 4, 5, 11)]
     assert [row.column for row in bad] == ["^b$", "^a.*$"]
+
+
+def test_time_zones_that_the_settings_allow_are_those_that_columns_can_be_read_in():
+    for zone in (resources.files("tzdata") / "zones").read_text().split():
+        try:
+            pl.Series([], dtype=pl.Datetime("us")).dt.replace_time_zone(zone)
+        except pl.exceptions.ComputeError:
+            assert zone_problem(zone), zone
+        else:
+            assert zone_problem(zone) is None, zone

@@ -10,13 +10,13 @@ import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
 
-import polars as pl
-
 from tap_analytics_exports.errors import ExportFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
+
+    import polars as pl
 
 
 ROW_NUMBER = "_sdc_row_number"
@@ -158,6 +158,8 @@ def line(values: Iterable[object]) -> str:
 
 def without_nul(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRow]]:
     """Put aside the rows that hold a NUL character, which no database takes as text."""
+    import polars as pl  # noqa: PLC0415 - costs time to import, and only who parses needs it
+
     bad = rows.select(
         pl.any_horizontal(pl.col(pl.String).str.contains("\0", literal=True)).fill_null(value=False)
     )
