@@ -273,7 +273,8 @@ class Jobs:
     def start(self) -> None:
         """Let the lanes run."""
         for name, lane in self._lanes.items():
-            cap = self._providers[name].settings.max_concurrent_exports
+            provider = self._providers[name]
+            cap = min(provider.settings.max_concurrent_exports, provider.most_concurrent_exports)
             for i in range(min(cap, lane.size())):
                 threading.Thread(target=self._work, args=[lane], name=f"{name}-{i}", daemon=True).start()
 
@@ -322,6 +323,14 @@ class Jobs:
         while sum(file.size for kept in self._written for file in kept.files) > self._settings.spool_limit:
             oldest = self._written.popleft()
             self._ledgers[oldest.stream].drop_files(oldest.export_id)
+
+    def close(self) -> None:
+        """At the end of a run: what was written need not stay here, as long as its vendor still has it."""
+        for job in self._written:
+            if job.written:
+                self._ledgers[job.stream].drop_files(job.export_id)
+        for ledger in self._ledgers.values():
+            ledger.leave()
 
     def hear(self, *, wait: bool = False) -> None:
         """Tell the main thread of what was triggered since, or wait until something happens.
@@ -448,7 +457,13 @@ class Jobs:
 
     def _trigger(self, job: Job, part: Part, provider: Provider[Any, Any], deadline: datetime) -> None:
         """Trigger a part, or find that it was triggered before and that only its handle was lost."""
-        found = provider.find(part.request, job.last)
+        try:
+            found = provider.find(part.request, job.last)
+        except Unreachable as error:
+            if part.sent:
+                raise
+            logger.warning("%s: whether it runs already can't be seen: %s", job, error)
+            found = None
         if found is None and part.sent:
             job.next = job.successor(part)
             raise ExportFailed(LOST)

@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -108,3 +109,9 @@ class Ledger:
     def drop_files(self, export_id: str) -> None:
         """Drop a job's downloads alone."""
         shutil.rmtree(self._spool / export_id, ignore_errors=True)
+
+    def leave(self) -> None:
+        """Remove the folders of the downloads that hold nothing any more."""
+        for folder in (self._spool, self._spool.parent):
+            with suppress(OSError):  # another export's downloads are in it
+                folder.rmdir()

@@ -40,7 +40,9 @@ class Output(SingerWriter):
                 if binary is None:  # somebody has put a text stream in place of standard output
                     sys.stdout.write(whole.decode())
                 else:
-                    binary.write(whole)
+                    rest = memoryview(whole)
+                    while rest:  # an unbuffered stream may take less than it is given
+                        rest = rest[binary.write(rest) or 0 :]
                 start += len(whole)
         sys.stdout.flush()
 

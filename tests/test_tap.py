@@ -545,6 +545,17 @@ def test_a_signal_ends_the_run_soon_and_jobs_stay_resumable(sandbox, sent):
     assert job["handle"]["id"]
 
 
+def test_a_signal_cuts_no_line_where_standard_output_has_no_buffer(sandbox):
+    config = calls(sandbox, start_date=iso(START - timedelta(days=60)))
+    with start_tap(config, env={"PYTHONUNBUFFERED": "1"}) as process:
+        time.sleep(4)  # the pipe is full by now
+        process.terminate()
+        stdout, _ = process.communicate(timeout=10)
+    assert process.returncode in (143, -15)
+    assert stdout.endswith("\n")
+    assert all(json.loads(line) for line in stdout.splitlines())
+
+
 def test_a_signal_ends_the_run_where_nobody_reads(sandbox):
     with start_tap(calls(sandbox, start_date=iso(START - timedelta(days=60)))) as process:
         time.sleep(4)  # the pipe is full by now

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,10 +82,12 @@ class Provider(ABC, Generic[S, E]):
     Attributes:
         name: As it is called in settings, messages and records.
         settings_type: Of its block.
+        most_concurrent_exports: The vendor's own limit, beyond which no setting goes.
     """
 
     name: ClassVar[str]
     settings_type: ClassVar[type[ProviderSettings]]
+    most_concurrent_exports: ClassVar[float] = math.inf
 
     def __init__(self, settings: S) -> None:
         self.settings = settings

@@ -129,6 +129,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
 
     name = NAME
     settings_type = IntelePeerSettings
+    most_concurrent_exports = 2  # per customer (Using the Insights API, Request Limits)
 
     def __init__(self, settings: IntelePeerSettings) -> None:
         super().__init__(settings)
