@@ -14,7 +14,7 @@ import shutil
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
@@ -51,9 +51,9 @@ class Ledger:
         if folder is None:
             return
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._lock: IO[bytes] = (folder / "lock").open("ab")  # held until the process ends
+        lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)  # open until the process ends
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise AlreadyRunning(f"another run has this export in hand and holds {folder / 'lock'}") from None
 

@@ -29,6 +29,8 @@ EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", "_s
 TABLE_VERSION = "_sdc_table_version"
 """Where SDK targets keep the version of a record; in a batch, the record itself has to bring it along."""
 
+_JOB_KEYS = {"export_id", "window", "submitted_at", "request", "handle"}
+
 REUSE = timedelta(hours=1)
 """How long rows that were all written may be written once more from the same job, where no state has them."""
 
@@ -204,8 +206,12 @@ class ExportStream(_TapStream):
     @property
     def key(self) -> str:
         """A name for what belongs to this export of this account."""
-        identity = self.provider.identity(self.export)
-        return f"{self.name}-{fingerprint(self.provider.name, identity, None, None)[:12]}"
+        return f"{self.name}-{fingerprint(self.provider.name, self._identity, None, None)[:12]}"
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What makes a request this export's and no other's."""
+        return {"base_url": self.provider.settings.base_url, **self.provider.identity(self.export)}
 
     def plan(self, end: datetime, ledger: Ledger) -> list[Job]:
         """The jobs of this run, in the order of their windows; those that are known already are adopted.
@@ -215,7 +221,8 @@ class ExportStream(_TapStream):
             ledger: What earlier runs have triggered.
         """
         state = self.stream_state
-        state.setdefault("jobs", [])  # from the first STATE on, because merged states can't lose a key
+        # There from the first STATE on, because merged states can't lose a key.
+        state["jobs"] = [job for job in state.get("jobs") or () if set(job) >= _JOB_KEYS]
         known = {job["request"]: job for job in state["jobs"]}
         for entry in ledger.entries():
             if self._is_over(entry, state):
@@ -225,7 +232,7 @@ class ExportStream(_TapStream):
                 self._tell_of_lost(older, ledger)
             known[entry["request"]] = entry
         columns = self._wanted_columns()
-        identity = self.provider.identity(self.export)
+        identity = self._identity
         jobs = []
         for window in self._windows(state, end):
             print_ = fingerprint(self.provider.name, identity, columns, window)
@@ -285,8 +292,8 @@ class ExportStream(_TapStream):
         return self.provider.wanted(self.export, selected if self._headers else None)
 
     def selects(self, name: str) -> bool:
-        """Whether a property is selected."""
-        return self.mask["properties", name]
+        """Whether a property is selected, as keys always are."""
+        return name in self.primary_keys or self.mask["properties", name]
 
     def _windows(self, state: Mapping[str, Any], end: datetime) -> Iterable[Window | None]:
         export = self.export
@@ -442,5 +449,10 @@ def _moment(text: str | None) -> datetime | None:
     """A bookmark, which is UTC where it does not say."""
     if text is None:
         return None
-    moment = datetime.fromisoformat(text)
+    try:
+        moment = datetime.fromisoformat(text)
+    except (ValueError, TypeError):
+        raise TapError(
+            f"the state has a bookmark that is no date-time: {text!r}; mend it, or do without"
+        ) from None
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -173,6 +173,17 @@ def test_a_state_goes_out_after_every_trigger_and_says_how_to_find_the_job(sandb
     assert job["window"] is None
 
 
+def test_a_broken_state_is_read_as_far_as_it_can_be(sandbox):
+    state = {"replication_key_value": iso(START + timedelta(days=2)), "jobs": None}
+    result = run_tap(calls(sandbox), state={"bookmarks": {"calls": state}})
+    assert spans(result) == [(iso(TODAY - timedelta(days=1)), iso(TODAY))]
+    state = {"replication_key_value": "yesterday", "jobs": [{"handle": {}}]}
+    result = run_tap(calls(sandbox), state={"bookmarks": {"calls": state}})
+    assert (result.exit_code, result.runs) == (1, [])
+    assert "'yesterday'" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 # Snapshots
 
 
