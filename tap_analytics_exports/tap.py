@@ -124,6 +124,10 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def jobs(self) -> Jobs:
         """All jobs of this run, planned and on their way."""
+        # Only a run needs polars, which costs time to import. It takes SIGINT for itself when that is done,
+        # so this comes before any thread that might import it later.
+        importlib.import_module("tap_analytics_exports.writing")
+        self._setup_signal_handlers()
         jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
@@ -172,12 +176,6 @@ class TapAnalyticsExports(Tap):
         stream = self.streams[job.stream]
         assert isinstance(stream, ExportStream)  # noqa: S101 - only those have jobs
         stream.write_state()
-        self.load_engine()
-
-    def load_engine(self) -> None:
-        """Import what makes messages of files, which takes a while: once the vendors have something to do."""
-        importlib.import_module("tap_analytics_exports.writing")
-        self._setup_signal_handlers()  # polars, when it is imported, takes SIGINT for itself
 
     def failed(self, job: Job) -> None:
         """Remember that an export did not get to its end."""
