@@ -493,7 +493,8 @@ class Outcome:
     def bad(self) -> bool:
         """Whether a promise is broken."""
         numbers = (self.lost, self.altered, self.duplicates, self.outside, self.untold, self.failed)
-        return any(numbers) or self.inside > self.allowed
+        # Gooee's jobs are found again by their names.
+        return any(numbers) or self.inside > (0 if self.scene == "gooee" else self.allowed)
 
     def numbers(self) -> Counter[str]:
         """For the table."""

@@ -208,7 +208,8 @@ def test_a_login_is_shared_and_renewed_once_by_all_threads(serve):
     client = Http("vendor", peer.origin, auth=LoginAuth("JWT", log_in))
     together(8, lambda: client.ask("GET", "x"))
     assert logins == ["t0", "t1"]
-    assert len(peer.seen) == 16
+    # How many came in time to be refused is up to the threads.
+    assert [seen.headers["Authorization"] for seen in peer.seen].count("JWT t1") == 8
 
 
 def test_a_login_that_is_refused_is_not_tried_again():
