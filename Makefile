@@ -13,7 +13,7 @@ UV := .tools/uv-$(UV_VERSION)
 MELTANO := .tools/meltano-$(MELTANO_VERSION)
 VENV := .venv/.synced
 
-.PHONY: help demo test soak lint clean
+.PHONY: help demo test bench soak lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
