@@ -2,7 +2,7 @@
 
 A target saves a state only when it drains, and a process may die between sending a trigger and writing the
 state. So each job has an entry here from before its trigger until an input state shows that its rows are
-safe, and what was downloaded of it is not fetched again.
+safe, and what a run that died had downloaded is not fetched again.
 """
 
 from __future__ import annotations
