@@ -204,7 +204,7 @@ class Settings(Struct, kw_only=True):
         str | None,
         about(
             "Spool folder",
-            "Where downloads wait, private; they go at a run's end, or serve the next if it dies; none: the system's",
+            "Where downloads wait, private, until a run ends or, if it died, the next; none: the system's",
         ),
     ] = None
     spool_limit: Annotated[
