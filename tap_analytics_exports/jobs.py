@@ -92,14 +92,24 @@ class Part:
 
     Attributes:
         sent: Whether its trigger is on its way to the vendor, or has arrived there.
+        submitted_at: When it was sent.
         handle: The vendor's answer to that.
         files: What it made, once that is here; empty when it had no rows.
     """
 
     request: Request
     sent: bool = False
+    submitted_at: datetime | None = None
     handle: Handle | None = None
     files: list[LocalFile] | None = None
+
+    def to_state(self) -> dict[str, Any]:
+        """What the state says of it, where a job has several."""
+        return {
+            "window": _dump(self.request.window),
+            "submitted_at": _dump_moment(self.submitted_at),
+            "handle": self.handle,
+        }
 
 
 @dataclass(slots=True, eq=False)
@@ -126,7 +136,6 @@ class Job:
     parts: list[Part] = field(default_factory=list)
     resumed: bool = False
     attempt: int = 1
-    submitted_at: datetime | None = None
     ready_at: datetime | None = None
     downloaded_at: datetime | None = None
     status: str | None = None
@@ -160,6 +169,11 @@ class Job:
         return [file for part in self.parts for file in part.files or ()]
 
     @property
+    def submitted_at(self) -> datetime | None:
+        """When the first of its parts was sent."""
+        return min((part.submitted_at for part in self.parts if part.submitted_at), default=None)
+
+    @property
     def triggered(self) -> bool:
         """Whether the vendor knows of it."""
         return any(part.handle is not None for part in self.parts)
@@ -171,11 +185,11 @@ class Job:
 
     def to_state(self) -> dict[str, Any]:
         """What the state says of a triggered job."""
-        parts = [{"window": _dump(part.request.window), "handle": part.handle} for part in self.parts]
+        parts = [part.to_state() for part in self.parts]
         return {
             "export_id": self.export_id,
             "window": _dump(self.window),
-            "submitted_at": self.submitted_at and self.submitted_at.isoformat(),
+            "submitted_at": _dump_moment(self.submitted_at),
             "request": self.request.fingerprint,
             "handle": self.parts[0].handle if len(self.parts) == 1 else {"parts": parts},
         }
@@ -184,9 +198,8 @@ class Job:
         """What the ledger says of it."""
         parts = [
             {
-                "window": _dump(part.request.window),
+                **part.to_state(),
                 "sent": part.sent,
-                "handle": part.handle,
                 "files": None if part.files is None else [file.to_entry() for file in part.files],
             }
             for part in self.parts
@@ -202,17 +215,12 @@ class Job:
             folder: Where its downloads are, if any.
         """
         self.request = replace(self.request, export_id=known["export_id"], window=_load(known["window"]))
-        self.submitted_at = datetime.fromisoformat(known["submitted_at"])
-        handle = known["handle"]
-        parts = (
-            known.get("parts")
-            or (handle or {}).get("parts")
-            or [{"window": known["window"], "handle": handle}]
-        )
+        parts = known.get("parts") or (known["handle"] or {}).get("parts") or [known]
         self.parts = [
             Part(
                 replace(self.request, window=_load(part["window"])),
                 sent=part.get("sent", part["handle"] is not None),
+                submitted_at=part["submitted_at"] and datetime.fromisoformat(part["submitted_at"]),
                 handle=part["handle"],
             )
             for part in parts
@@ -225,14 +233,10 @@ class Job:
                 part.files = None
 
     def successor(self, failed: Part) -> Job:
-        """The job that takes this one's place; the vendor's part of what was done stays done."""
+        """The job that takes this one's place; its other parts stay as they are."""
         request = replace(self.request, export_id=new_export_id())
-        parts = [
-            Part(replace(part.request, export_id=request.export_id))
-            if part is failed
-            else Part(part.request, part.sent, part.handle)
-            for part in self.parts
-        ]
+        anew = Part(replace(failed.request, export_id=request.export_id), submitted_at=failed.submitted_at)
+        parts = [anew if part is failed else replace(part) for part in self.parts]
         return Job(self.stream, self.provider, request, self.last, parts, attempt=self.attempt + 1)
 
 
@@ -409,7 +413,15 @@ class Jobs:
 
     def _try_again(self, job: Job, failed: Part) -> None:
         if job.attempt < ATTEMPTS:
-            job.next = job.successor(failed)
+            self._replace(job, failed)
+
+    def _replace(self, job: Job, failed: Part) -> None:
+        """Let another job take this one's place, with all that its other parts have brought here."""
+        job.next = job.successor(failed)
+        ledger = self._ledgers[job.stream]
+        folder = ledger.replace(job.export_id, job.next.to_entry())
+        for part in job.next.parts:
+            part.files = part.files and [replace(file, path=folder / file.path.name) for file in part.files]
 
     def _fetch(self, job: Job, part: Part, provider: Provider[Any, Any]) -> list[LocalFile]:
         """One remote run, from its trigger to its files here."""
@@ -421,8 +433,8 @@ class Jobs:
             self._trigger(job, part, provider, deadline)
             ledger.save(job.to_entry())
             self._news.put(job)
-        elif job.submitted_at is not None:
-            deadline = job.submitted_at + timeout
+        elif part.submitted_at is not None:
+            deadline = part.submitted_at + timeout
         handle = part.handle or {}
         if not self._await(job, part.request, handle, provider, deadline):
             return []
@@ -430,7 +442,7 @@ class Jobs:
         files: list[LocalFile] = []
         for remote in provider.files(part.request, handle):
             if remote.once and adopted:
-                job.next = job.successor(part)
+                self._replace(job, part)
                 raise ExportFailed(
                     "an earlier run asked for this job's file, which is not here, and the vendor makes one "
                     "for each request; the window is exported anew"
@@ -465,10 +477,10 @@ class Jobs:
             logger.warning("%s: whether it runs already can't be seen: %s", job, error)
             found = None
         if found is None and part.sent:
-            job.next = job.successor(part)
+            self._replace(job, part)
             raise ExportFailed(LOST)
-        if not job.triggered:
-            job.submitted_at = now()
+        if not part.sent:
+            part.submitted_at = now()
         if found is not None:
             export_id, part.handle = found
             job.resumed = export_id != job.export_id or part.sent
@@ -681,6 +693,10 @@ def _joined_sha256(files: Sequence[LocalFile]) -> str | None:
 
 def _dump(window: Window | None) -> list[str] | None:
     return None if window is None else [window.start.isoformat(), window.end.isoformat()]
+
+
+def _dump_moment(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.isoformat()
 
 
 def _load(window: list[str] | None) -> Window | None:

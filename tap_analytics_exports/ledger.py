@@ -100,6 +100,13 @@ class Ledger:
             (self.folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
 
+    def replace(self, export_id: str, entry: Entry) -> Path:
+        """Put another job's entry in the place of one, and its downloads into the folder that is returned."""
+        folder = self.files(export_id).rename(self._spool / entry["export_id"])
+        self.save(entry)
+        self.forget(export_id)
+        return folder
+
     def files(self, export_id: str) -> Path:
         """The folder of a job's downloads, made if need be."""
         folder = self._spool / export_id

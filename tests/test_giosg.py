@@ -226,8 +226,8 @@ def test_a_later_process_asks_again(sandbox):
 # The table of outcomes
 
 
-def fault(times: int | None = 1, **action: Any) -> dict[str, Any]:
-    return {"service": "giosg", "method": "POST", "times": times, "action": action}
+def fault(times: int | None = 1, after: int = 0, **action: Any) -> dict[str, Any]:
+    return {"service": "giosg", "method": "POST", "times": times, "after": after, "action": action}
 
 
 FORMAT = {"format": ["Format must be 'xlsx' or 'csv'. Change the value or omit the field from payload."]}
@@ -283,6 +283,16 @@ def test_outcomes(sandbox, case):
     assert message is None or re.search(message, errors), errors
     if runs[-1] == "loaded":
         good(sandbox, result)
+
+
+def test_halves_that_are_here_are_not_asked_for_again(sandbox):
+    sandbox.post("faults", [fault(status=504), fault(2, after=1, status=502)])
+    result = run_tap(steps(sandbox))
+    assert statuses(result) == ["failed", "failed", "loaded"]
+    good(sandbox, result)
+    starts = [body["interval"]["start"] for body in asked(sandbox)]
+    middle = (DAY + timedelta(hours=12)).isoformat()
+    assert starts == [DAY.isoformat(), DAY.isoformat(), middle, middle, middle]
 
 
 def test_a_window_with_a_limit_is_never_split(sandbox):
