@@ -8,7 +8,7 @@ import gzip
 import io
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal, Self, cast
 
 from tap_analytics_exports.errors import ExportFailed
 
@@ -121,7 +121,7 @@ class Utf8:
     What is UTF-8 already is handed on unchecked.
     """
 
-    def __init__(self, source: Bytes, encoding: str | None) -> None:
+    def __init__(self, source: Bytes | IO[bytes], encoding: str | None) -> None:
         self._source = source
         self._first = source.read(len(codecs.BOM_UTF8))
         self.encoding = _codec(encoding or "utf-8")
