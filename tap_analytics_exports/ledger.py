@@ -122,8 +122,8 @@ class Ledger:
 
 
 def is_lost(entry: Entry) -> bool:
-    """Whether a trigger was under way of which nobody knows whether it arrived."""
-    return any(part["sent"] and part["handle"] is None and part["files"] is None for part in entry["parts"])
+    """Whether a trigger was under way of which nobody knows whether it arrived, or what came of it."""
+    return any(part["sent"] and not part["handle"] and part["files"] is None for part in entry["parts"])
 
 
 def _newest(entry: Entry) -> str:
