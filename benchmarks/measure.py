@@ -1,0 +1,227 @@
+"""Runs programs and measures them from outside: wall time, peak memory, and whether they did their work.
+
+It imports nothing large, because a process starts with the peak memory of the one that starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+MIB = 1 << 20
+Commands = list[list[str]]
+
+
+class Failed(Exception):
+    """A program that did not do what it was run for, so that its time means nothing."""
+
+
+@dataclass
+class Run:
+    """What one run took.
+
+    Attributes:
+        seconds: From before it was started until it, and all that it pipes into, had ended.
+        peak: Bytes of memory at the peak of its processes, added up.
+    """
+
+    seconds: float
+    peak: int
+
+
+@dataclass
+class Side:
+    """One of those that are compared.
+
+    Attributes:
+        name: What the tables call it.
+        rows: How many it has to write.
+        commands: For a fresh folder, the programs of a pipe, each with its arguments.
+        record: A pattern for the lines that are rows; in files: "BATCH", their rows are counted instead.
+        many: The lines besides are as many in each run, so that it is enough to count all lines.
+        before: Called before each run.
+        after: Called after each run; says how many rows have arrived, if the lines don't.
+        children: Whether the memory of processes that it starts is added.
+        runs: What was measured.
+    """
+
+    name: str
+    rows: int
+    commands: Callable[[Path], Commands]
+    record: bytes = rb'\{"type": ?"RECORD", ?"stream": ?"rows"'
+    many: bool = True
+    before: Callable[[], object] = lambda: None
+    after: Callable[[Path], int | None] = lambda _: None
+    children: bool = False
+    runs: list[Run] = field(default_factory=list)
+    lines: int | None = None
+
+    @property
+    def seconds(self) -> float:
+        """The median."""
+        return statistics.median(run.seconds for run in self.runs)
+
+    @property
+    def peak(self) -> int:
+        """The highest."""
+        return max(run.peak for run in self.runs)
+
+    def rates(self) -> list[float]:
+        """Rows a second of each run."""
+        return [self.rows / run.seconds for run in self.runs]
+
+    def try_once(self) -> None:
+        """Run it unmeasured: files get into the cache, and each line is looked at."""
+        pattern = re.compile(self.record)
+        found = total = 0
+        rest = b""
+
+        def look(chunk: memoryview) -> None:
+            nonlocal found, total, rest
+            *lines, rest = (rest + bytes(chunk)).split(b"\n")
+            total += len(lines)
+            found += sum(1 for line in lines if pattern.match(line))
+
+        _, arrived = self._run(look)
+        if (arrived if arrived is not None else found) != self.rows:
+            raise Failed(f"{self.name}: {self.rows} rows were expected, {arrived or found} came")
+        self.lines = total
+
+    def measure(self) -> None:
+        """Run it, measured, and count what it writes."""
+        total = 0
+        pattern = re.compile(rb"(?m)^" + self.record)
+
+        def count(chunk: memoryview) -> None:
+            nonlocal total
+            total += bytes(chunk).count(b"\n")
+
+        kept: list[bytes] = []
+
+        def keep(chunk: memoryview) -> None:
+            kept.append(bytes(chunk))
+
+        run, arrived = self._run(count if self.many else keep)
+        if arrived is not None:
+            whole = arrived == self.rows
+        elif self.many:
+            whole = total == self.lines
+        else:
+            whole = len(pattern.findall(b"".join(kept))) == self.rows
+        if not whole:
+            raise Failed(f"{self.name}: a run has not written what the first one wrote")
+        self.runs.append(run)
+
+    def _run(self, read: Callable[[memoryview], None]) -> tuple[Run, int | None]:
+        self.before()
+        with tempfile.TemporaryDirectory() as folder:
+            commands = self.commands(Path(folder))
+            run = pipe(commands, read, Path(folder), children=self.children)
+            return run, self.after(Path(folder))
+
+
+def pipe(
+    commands: Commands, read: Callable[[memoryview], None], folder: Path, *, children: bool = False
+) -> Run:
+    """Run a pipe of programs, and read what the last one writes to its end."""
+    environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
+    environment |= {"XDG_STATE_HOME": str(folder), "TZ": "UTC"}
+    logs = [folder / f"{i}.log" for i in range(len(commands))]
+    processes: list[subprocess.Popen[bytes]] = []
+    buffer = memoryview(bytearray(MIB))
+    began = time.monotonic()
+    for command, log in zip(commands, logs, strict=True):
+        source = processes[-1].stdout if processes else subprocess.DEVNULL
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                command, stdin=source, stdout=subprocess.PIPE, stderr=errors, cwd=folder, env=environment
+            )
+        if processes and processes[-1].stdout:
+            processes[-1].stdout.close()
+        processes.append(process)
+    watch = _Watch(processes[0].pid) if children else None
+    last = processes[-1].stdout
+    assert last is not None
+    with last:
+        while size := os.readv(last.fileno(), [buffer]):
+            read(buffer[:size])
+    peak = 0
+    for process, command, log in zip(processes, commands, logs, strict=True):
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        peak += usage.ru_maxrss * 1024
+        if process.returncode:
+            words = log.read_text(errors="replace")[-3000:]
+            raise Failed(f"{Path(command[0]).name} ended with {process.returncode}\n{words}")
+    seconds = time.monotonic() - began
+    return Run(seconds, watch.end() if watch else peak)
+
+
+class _Watch:
+    """Adds up the peaks of a process and of those that it starts, looking at them as long as they live."""
+
+    def __init__(self, process: int) -> None:
+        self._peaks: dict[int, int] = {}
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, args=(process,), daemon=True)
+        self._thread.start()
+
+    def end(self) -> int:
+        """The sum."""
+        self._over.set()
+        self._thread.join()
+        return sum(self._peaks.values())
+
+    def _look(self, process: int) -> None:
+        while not self._over.wait(0.02):
+            self._note(process)
+
+    def _note(self, process: int) -> None:
+        try:
+            status = Path(f"/proc/{process}/status").read_text()
+            children = Path(f"/proc/{process}/task").glob("*/children")
+            inner = " ".join(each.read_text() for each in children).split()
+        except OSError:  # it has ended
+            return
+        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
+            self._peaks[process] = int(found[1]) * 1024
+        for child in inner:
+            self._note(int(child))
+
+
+def rounds(sides: Sequence[Side], times: int) -> None:
+    """Each side once unmeasured, then all of them in turn, so many times."""
+    for side in sides:
+        side.try_once()
+    for number in range(times):
+        for side in sides:
+            side.measure()
+            say(f"  {number + 1}/{times}  {side.name}: {side.runs[-1].seconds:.2f} s")
+
+
+def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
+    """How a compares with b, round by round."""
+    return [one / other for one, other in zip(a, b, strict=True)]
+
+
+def say(words: str) -> None:
+    """To whom is waiting."""
+    print(words, file=sys.stderr, flush=True)
+
+
+def save(folder: Path, config: object, name: str = "config.json") -> str:
+    """Write a configuration; its path."""
+    path = folder / name
+    path.write_text(json.dumps(config))
+    return str(path)
