@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
 MIB = 1 << 20
@@ -34,10 +35,12 @@ class Run:
     Attributes:
         seconds: From before it was started until it, and all that it pipes into, had ended.
         peak: Bytes of memory at the peak of its processes, added up.
+        processor: Seconds of the processor that its processes took, added up.
     """
 
     seconds: float
     peak: int
+    processor: float
 
 
 @dataclass
@@ -54,6 +57,8 @@ class Side:
         after: Called after each run; says how many rows have arrived, if the lines don't.
         children: Whether the memory of processes that it starts is added.
         runs: What was measured.
+        lines: How many it writes, once that is known.
+        failure: Why nothing could be measured.
     """
 
     name: str
@@ -66,6 +71,7 @@ class Side:
     children: bool = False
     runs: list[Run] = field(default_factory=list)
     lines: int | None = None
+    failure: str = ""
 
     @property
     def seconds(self) -> float:
@@ -77,9 +83,20 @@ class Side:
         """The highest."""
         return max(run.peak for run in self.runs)
 
+    @property
+    def processor(self) -> float:
+        """The median."""
+        return statistics.median(run.processor for run in self.runs)
+
     def rates(self) -> list[float]:
         """Rows a second of each run."""
         return [self.rows / run.seconds for run in self.runs]
+
+    def like(self, other: Side) -> Self:
+        """Take over how many lines there are besides the rows, so that it need not be tried."""
+        assert other.lines is not None
+        self.lines = self.rows + other.lines - other.rows
+        return self
 
     def try_once(self) -> None:
         """Run it unmeasured: files get into the cache, and each line is looked at."""
@@ -156,16 +173,17 @@ def pipe(
     with last:
         while size := os.readv(last.fileno(), [buffer]):
             read(buffer[:size])
-    peak = 0
+    peak, processor = 0, 0.0
     for process, command, log in zip(processes, commands, logs, strict=True):
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         peak += usage.ru_maxrss * 1024
+        processor += usage.ru_utime + usage.ru_stime
         if process.returncode:
             words = log.read_text(errors="replace")[-3000:]
             raise Failed(f"{Path(command[0]).name} ended with {process.returncode}\n{words}")
     seconds = time.monotonic() - began
-    return Run(seconds, watch.end() if watch else peak)
+    return Run(seconds, watch.end() if watch else peak, processor)
 
 
 class _Watch:
@@ -201,11 +219,23 @@ class _Watch:
 
 
 def rounds(sides: Sequence[Side], times: int) -> None:
-    """Each side once unmeasured, then all of them in turn, so many times."""
+    """Each side once unmeasured, where it has not been tried, then all of them in turn, so many times.
+
+    Sides that fail the first time, other than the first one, are left out.
+    """
     for side in sides:
-        side.try_once()
+        try:
+            if side.lines is None:
+                side.try_once()
+        except Failed as error:
+            if side is sides[0]:
+                raise
+            say(str(error))
+            side.failure = str(error).partition("\n")[0]
     for number in range(times):
         for side in sides:
+            if side.failure:
+                continue
             side.measure()
             say(f"  {number + 1}/{times}  {side.name}: {side.runs[-1].seconds:.2f} s")
 

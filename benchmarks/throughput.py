@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import platform
 import re
@@ -86,13 +87,15 @@ class Section:
 
     def at_least(self, words: str, wanted: float, found: Sequence[float]) -> None:
         """A ratio that is not to be below something."""
-        middle = statistics.median(found)
-        self.goals.append(Goal(words, f"at least {wanted:g}x", f"{middle:.2f}x", middle >= wanted))
+        middle = statistics.median(found) if found else 0.0
+        measured = f"{middle:.2f}x" if found else "not measured"
+        self.goals.append(Goal(words, f"at least {wanted:g}x", measured, middle >= wanted))
 
     def at_most(self, words: str, wanted: float, found: Sequence[float], unit: str = "x") -> None:
         """A ratio, or a difference, that is not to be above something."""
-        middle = statistics.median(found)
-        self.goals.append(Goal(words, f"at most {wanted:g}{unit}", f"{middle:.2f}{unit}", middle <= wanted))
+        middle = statistics.median(found) if found else math.inf
+        measured = f"{middle:.2f}{unit}" if found else "not measured"
+        self.goals.append(Goal(words, f"at most {wanted:g}{unit}", measured, middle <= wanted))
 
     def below(self, words: str, wanted: float, side: Side) -> None:
         """A peak of memory, in MiB."""
@@ -105,13 +108,17 @@ class Section:
         if self.words:
             yield from (" ".join(self.words.split()), "")
         if self.sides:
-            yield "| | rows | median | rows/s | fastest to slowest | peak |"
-            yield "|---|---:|---:|---:|---:|---:|"
+            yield "| | rows | median | rows/s | fastest to slowest | processor | peak |"
+            yield "|---|---:|---:|---:|---:|---:|---:|"
             for side in self.sides:
+                if side.failure:
+                    yield f"| {side.name} | {side.rows:,} | not measured: {side.failure} | | | | |"
+                    continue
                 seconds = [run.seconds for run in side.runs]
                 yield (
                     f"| {side.name} | {side.rows:,} | {side.seconds:.2f} s | {side.rows / side.seconds:,.0f} "
-                    f"| {min(seconds):.2f} to {max(seconds):.2f} s | {side.peak / MIB:.0f} MiB |"
+                    f"| {min(seconds):.2f} to {max(seconds):.2f} s | {side.processor:.2f} s "
+                    f"| {side.peak / MIB:.0f} MiB |"
                 )
             yield ""
         if self.text:
@@ -248,24 +255,24 @@ def _parquet_rows(folder: Path) -> int:
 
 def _per_row(a: Side, b: Side) -> list[float]:
     """How many times the rows a second of b a has, round by round."""
-    return ratios(a.rates(), b.rates())
+    return [] if b.failure else ratios(a.rates(), b.rates())
 
 
 def _time(a: Side, b: Side) -> list[float]:
     """How many times the time of b a takes, round by round."""
-    return ratios([run.seconds for run in a.runs], [run.seconds for run in b.runs])
+    return [] if b.failure else ratios([run.seconds for run in a.runs], [run.seconds for run in b.runs])
 
 
-FEWER = """Those that would take an hour read a file of the same kind with fewer rows, and are compared by rows a
-second of whole processes. """
+FEWER = """Those that would take an hour read a file of the same kind with fewer rows, and are compared by
+rows a second of whole processes. """
 
-START = """As start-up is a larger share of fewer rows, the goals also say, in brackets, what the ratio is when the
-time for a file of one row is taken off theirs, and nothing off the tap's."""
+START = """As start-up is a larger share of fewer rows, the goals also say, in brackets, what the ratio is
+when the time for a file of one row is taken off theirs, and nothing off the tap's."""
 
 
 def _without_start(tap: Side, slow: Side, start: Side) -> str:
     """What becomes of a ratio if only the slow side's start-up is taken off."""
-    if 2 * start.seconds > slow.seconds:
+    if slow.failure or start.failure or 2 * start.seconds > slow.seconds:
         return ""  # a difference of noise
     rates = [slow.rows / (run.seconds - start.seconds) for run in slow.runs]
     return f" ({statistics.median(ratios(tap.rates(), rates)):.1f}x without its start-up)"
@@ -343,7 +350,7 @@ def xlsx(bench: Bench) -> Section:
             which is faster than it."""
     section = Section("XLSX, RECORD messages", words, [tap, bare, slow])
     rounds(section.sides, bench.repeat)
-    rounds([memory], 1)
+    rounds([memory.like(tap)], 1)
     section.sides.append(memory)
     section.at_least(f"XLSX: rows/s of {title}", 20, _per_row(tap, slow))
     section.at_most("XLSX: time of fastexcel alone", 1.5, _time(tap, bare))
@@ -426,18 +433,20 @@ def growth(bench: Bench) -> Section:
         which is less than twice the one before, is compared by time a row as all are.""",
         [one, *sides],
     )
+    one.try_once()
+    for side in sides:
+        side.like(one)
     rounds(section.sides, bench.repeat)
-    worst = 1.0
-    lines = [f"{'rows':>12} {'time a row, of that with the size before':>42}"]
+    lines = [f"{'rows':>12}   time a row, and processor time a row, of those with the size before"]
+    changes = []
     for small, large in pairwise(sides):
-        found = [
-            ((b.seconds - start.seconds) / large.rows) / ((a.seconds - start.seconds) / small.rows)
-            for a, b, start in zip(small.runs, large.runs, one.runs, strict=True)
-        ]
-        middle = statistics.median(found)
-        worst = max(worst, middle, key=lambda ratio: abs(ratio - 1))
-        lines.append(f"{large.rows:>12,} {middle:>42.3f}")
+        scale = small.rows / large.rows
+        change = scale * (large.seconds - one.seconds) / (small.seconds - one.seconds)
+        work = scale * (large.processor - one.processor) / (small.processor - one.processor)
+        changes.append(change)
+        lines.append(f"{large.rows:>12,} {change:>12.3f} {work:>12.3f}")
     section.text = "\n".join(lines)
+    worst = max(changes, key=lambda change: abs(change - 1))
     section.goals.append(
         Goal(
             f"{size:,} to {100 * size:,} rows: time a row of twice the rows",
@@ -465,7 +474,7 @@ def memory(bench: Bench) -> Section:
         sides,
     )
     rounds(sides[:1], bench.repeat)
-    rounds(sides[1:], 1)
+    rounds([sides[1].like(sides[0])], 1)
     small, large = (statistics.median(run.peak for run in side.runs) / MIB for side in sides)
     section.goals.append(
         Goal(
@@ -574,8 +583,10 @@ def environment() -> Iterator[str]:
     )
     pins = {
         " ".join(pin)
-        for script in sorted((HERE / "peers").glob("*.py"))
-        for pin in re.findall(r'^# .*"([\w.-]+)(?:\[[\w,]+\])?==([\w.]+)"', script.read_text(), re.MULTILINE)
+        for script in (HERE / "peers").glob("*.py")
+        for line in script.read_text().splitlines()
+        if line.startswith("# ")
+        for pin in re.findall(r'"([\w.-]+)(?:\[[\w,]+\])?==([\w.]+)"', line)
     }
     yield "- The others: " + ", ".join(sorted(pins))
 
@@ -651,6 +662,7 @@ def main() -> int:
     output = asked.output or (None if short else RESULTS)
     sections: list[Section] = []
     failures: list[str] = []
+    text = ""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         place = asked.spreadsheets_anywhere
@@ -664,11 +676,12 @@ def main() -> int:
                 sections.append(SECTIONS[name](bench))
             except (Failed, subprocess.CalledProcessError, OSError) as error:
                 say(str(error))
-                failures.append(f"{name}: {str(error).partition(chr(10))[0]}")
-    text = report(sections, failures, asked)
+                words = str(error).partition("\n")[0] if isinstance(error, Failed) else type(error).__name__
+                failures.append(f"{name}: {words}")
+            text = report(sections, failures, asked)
+            if output:  # after each comparison, as all of them take long
+                output.write_text(text)
     print(text)
-    if output:
-        output.write_text(text)
     return 1 if failures else 0
 
 

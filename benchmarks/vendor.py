@@ -30,6 +30,8 @@ class Vendor(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Describe a workflow, find a job ready, or send its file."""
+        if self.path != "/first":
+            self._note()
         match unquote(self.path).strip("/").split("/"):
             case ["first"]:
                 self._json({"first": Vendor.first})
@@ -45,8 +47,7 @@ class Vendor(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """Send the file of a step, or take an order for one."""
-        if Vendor.first is None:
-            Vendor.first = time.monotonic()
+        self._note()
         self.rfile.read(int(self.headers.get("Content-Length", 0)))
         match unquote(self.path).strip("/").split("/"):
             case [*_, "workflows", name, "step", _, "download"]:
@@ -55,6 +56,10 @@ class Vendor(BaseHTTPRequestHandler):
                 self._json({"id": name})
             case _:
                 self.send_error(404)
+
+    def _note(self) -> None:
+        if Vendor.first is None:
+            Vendor.first = time.monotonic()
 
     def _json(self, value: object) -> None:
         body = json.dumps(value).encode()

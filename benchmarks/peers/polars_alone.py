@@ -15,10 +15,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
-TYPES = {
+TYPES: dict[str, Any] = {
     "integer": pl.Int64,
     "number": pl.Float64,
     "decimal": pl.String,
