@@ -100,47 +100,28 @@ class Side:
 
     def try_once(self) -> None:
         """Run it unmeasured: files get into the cache, and each line is looked at."""
-        pattern = re.compile(self.record)
-        found = total = 0
-        rest = b""
-
-        def look(chunk: memoryview) -> None:
-            nonlocal found, total, rest
-            *lines, rest = (rest + bytes(chunk)).split(b"\n")
-            total += len(lines)
-            found += sum(1 for line in lines if pattern.match(line))
-
-        _, arrived = self._run(look)
-        if (arrived if arrived is not None else found) != self.rows:
-            raise Failed(f"{self.name}: {self.rows} rows were expected, {arrived or found} came")
-        self.lines = total
+        lines = _Lines(self.record)
+        _, arrived = self._run(lines.take)
+        found = lines.found if arrived is None else arrived
+        if found != self.rows:
+            raise Failed(f"{self.name}: {self.rows} rows were expected, {found} came")
+        self.lines = lines.total
 
     def measure(self) -> None:
-        """Run it, measured, and count what it writes."""
-        total = 0
-        pattern = re.compile(rb"(?m)^" + self.record)
-
-        def count(chunk: memoryview) -> None:
-            nonlocal total
-            total += bytes(chunk).count(b"\n")
-
-        kept: list[bytes] = []
-
-        def keep(chunk: memoryview) -> None:
-            kept.append(bytes(chunk))
-
-        run, arrived = self._run(count if self.many else keep)
+        """Run it, measured, and see whether it writes the same again."""
+        lines = _Lines(None if self.many else self.record)
+        run, arrived = self._run(lines.take)
         if arrived is not None:
             whole = arrived == self.rows
         elif self.many:
-            whole = total == self.lines
+            whole = lines.total == self.lines
         else:
-            whole = len(pattern.findall(b"".join(kept))) == self.rows
+            whole = lines.found == self.rows
         if not whole:
             raise Failed(f"{self.name}: a run has not written what the first one wrote")
         self.runs.append(run)
 
-    def _run(self, read: Callable[[memoryview], None]) -> tuple[Run, int | None]:
+    def _run(self, read: Callable[[bytearray, int], None]) -> tuple[Run, int | None]:
         self.before()
         with tempfile.TemporaryDirectory() as folder:
             commands = self.commands(Path(folder))
@@ -149,14 +130,14 @@ class Side:
 
 
 def pipe(
-    commands: Commands, read: Callable[[memoryview], None], folder: Path, *, children: bool = False
+    commands: Commands, read: Callable[[bytearray, int], None], folder: Path, *, children: bool = False
 ) -> Run:
     """Run a pipe of programs, and read what the last one writes to its end."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environment |= {"XDG_STATE_HOME": str(folder), "TZ": "UTC"}
     logs = [folder / f"{i}.log" for i in range(len(commands))]
     processes: list[subprocess.Popen[bytes]] = []
-    buffer = memoryview(bytearray(MIB))
+    buffer = bytearray(MIB)
     began = time.monotonic()
     for command, log in zip(commands, logs, strict=True):
         source = processes[-1].stdout if processes else subprocess.DEVNULL
@@ -172,7 +153,7 @@ def pipe(
     assert last is not None
     with last:
         while size := os.readv(last.fileno(), [buffer]):
-            read(buffer[:size])
+            read(buffer, size)
     peak, processor = 0, 0.0
     for process, command, log in zip(processes, commands, logs, strict=True):
         _, status, usage = os.wait4(process.pid, 0)
@@ -184,6 +165,24 @@ def pipe(
             raise Failed(f"{Path(command[0]).name} ended with {process.returncode}\n{words}")
     seconds = time.monotonic() - began
     return Run(seconds, watch.end() if watch else peak, processor)
+
+
+class _Lines:
+    """Counts the lines of a stream, and those that a pattern fits; keeps none, so as to stay small."""
+
+    def __init__(self, pattern: bytes | None) -> None:
+        self.total = self.found = 0
+        self._pattern = None if pattern is None else re.compile(pattern)
+        self._rest = b""
+
+    def take(self, buffer: bytearray, size: int) -> None:
+        """What comes next: so many bytes of a buffer."""
+        if self._pattern is None:
+            self.total += buffer.count(b"\n", 0, size)
+            return
+        *lines, self._rest = (self._rest + buffer[:size]).split(b"\n")
+        self.total += len(lines)
+        self.found += sum(1 for line in lines if self._pattern.match(line))
 
 
 class _Watch:
