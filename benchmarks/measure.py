@@ -51,7 +51,7 @@ class Side:
         name: What the tables call it.
         rows: How many it has to write.
         commands: For a fresh folder, the programs of a pipe, each with its arguments.
-        record: A pattern for the lines that are rows; in files: "BATCH", their rows are counted instead.
+        record: A pattern for the lines that are rows.
         many: The lines besides are as many in each run, so that it is enough to count all lines.
         before: Called before each run.
         after: Called after each run; says how many rows have arrived, if the lines don't.
