@@ -97,8 +97,8 @@ def _document(record: dict[str, Any]) -> bytes:
     try:
         if _is_common(record.values()):
             return _encode(record)
-    except (OverflowError, UnicodeEncodeError, RecursionError):
-        pass  # an integer beyond 64 bits, half a surrogate pair, a deep document
+    except (UnicodeEncodeError, RecursionError):
+        pass  # half a surrogate pair, a deep document
     return serialize_json(record).encode()
 
 

@@ -4,12 +4,13 @@ import datetime as dt
 import decimal
 import json
 import logging
+import sys
 
 import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from singer_sdk.mapper import PluginMapper
+from singer_sdk.mapper import PluginMapper, SameRecordTransform
 from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.encoding.simple import SimpleSingerWriter
 
@@ -72,6 +73,11 @@ def exactly(text):
     return json.loads(text, parse_float=decimal.Decimal)
 
 
+def same():
+    """The map of a stream that has none."""
+    return SameRecordTransform("s", {"properties": {}}, None, None)
+
+
 CONSTANTS = st.dictionaries(
     TEXT.map("_sdc_".__add__), st.none() | st.integers(-(2**63), 2**63 - 1) | TEXT | MOMENTS, max_size=3
 )
@@ -118,7 +124,7 @@ EXPRESSIONS = [
     "datetime.date(2026, 1, 2)",
     "datetime.time(1, 2, tzinfo=datetime.timezone.utc)",
     "datetime.timedelta(days=1, seconds=2)",
-    "{1: None, True: 2.5}",
+    "{None: [2.5], 1: {2.5: None}}",
     "(1, (2, 'x'))",
     "{'x'}",
     "'x'.encode()",
@@ -235,3 +241,20 @@ def test_digits_of_documents_are_kept():
     }
     assert record["j"] == expected
     assert exactly(line)["record"]["j"] == {**expected, "c": [decimal.Decimal("1.10"), 12345678901234567890]}
+
+
+def test_half_a_surrogate_pair_in_a_document_is_kept():
+    frame, columns = pl.DataFrame({"j": ['["\\ud800", 0.10000000000000000555]']}), {"j": Column("json")}
+    (record,) = messages.records(frame, columns)
+    assert record == {"j": ["\ud800", decimal.Decimal("0.10000000000000000555")]}
+    columnar = messages.lines(frame, columns, stream="s", time_extracted=NOW)
+    (mapped,) = messages.mapped([record], [same()], time_extracted=NOW)
+    assert exactly(bytes(columnar)) == exactly(mapped)
+    assert exactly(mapped)["record"] == record
+
+
+def test_a_deep_document_is_written():
+    depth = sys.getrecursionlimit() - 100
+    record = {"j": json.loads("[" * depth + "]" * depth)}
+    (line,) = messages.mapped([record], [same()], time_extracted=NOW)
+    assert line.count(b"[") == line.count(b"]") == depth
