@@ -69,9 +69,10 @@ def mapped(
         time_extracted: When the records were received, in any zone.
         version: Of the stream, if it has one.
     """
+    around = [_around(each.stream_alias, time_extracted, version) for each in maps]
     ways = [
-        (each.transform, *map(str.encode, _around(each.stream_alias, time_extracted, version)))
-        for each in maps
+        (each.transform, start.encode(), end.encode())
+        for each, (start, end) in zip(maps, around, strict=True)
     ]
     for record in records:
         for transform, start, end in ways:

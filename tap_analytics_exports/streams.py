@@ -320,9 +320,9 @@ class ExportStream(_TapStream):
         write_messages: bool = True,
     ) -> Generator[dict[str, Any]]:
         """Write every window of this run, each with its state; the generator yields nothing."""
-        from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
-
         for job in self.tap.jobs.ended(self.name):
+            from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
+
             writer = WindowWriter(self, job)
             if job.status != "failed":
                 self._write(job, writer)
