@@ -124,17 +124,21 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def jobs(self) -> Jobs:
         """All jobs of this run, planned and on their way."""
-        # Only a run needs polars, which costs time to import. It takes SIGINT for itself when that is done,
-        # so this comes before any thread that might import it later.
-        importlib.import_module("tap_analytics_exports.writing")
-        self._setup_signal_handlers()
         jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
+        rows = False
         for stream in self._selected_exports():
             ledger = self._ledger(stream)
-            jobs.plan(stream.name, stream.plan(end, ledger), ledger)
+            planned = stream.plan(end, ledger)
+            jobs.plan(stream.name, planned, ledger)
+            rows = rows or bool(planned)
         jobs.start()
+        if rows:
+            # What only rows need costs time to import, so the vendors have something to do meanwhile. One of
+            # it, polars, takes SIGINT for itself then; no thread can import it later and take it once more.
+            importlib.import_module("tap_analytics_exports.writing")
+            self._setup_signal_handlers()
         return jobs
 
     def _ledger(self, stream: ExportStream) -> Ledger:

@@ -142,6 +142,30 @@ def test_deselected_columns_stay_out(sandbox, tmp_path):
     assert names == set(result.schema("calls"))
 
 
+def test_parquet_is_not_written_where_the_catalog_has_another_type(sandbox, tmp_path):
+    catalog = json.loads(run_tap(calls(sandbox), "--discover").stdout)
+    config = calls(sandbox, batch_config=batch(tmp_path.as_uri(), format="parquet"))
+    export = config["giosg"]["exports"][0]
+    # A column without values can be of any type, and a decimal is text.
+    export["columns"] = {k: v for k, v in COLUMNS.items() if k not in ("never", "some", "value")}
+    result = run_tap(config, catalog=catalog)
+    assert result.exit_code == 0, result.stderr
+    schemas = [pq.read_schema(path) for path in tmp_path.iterdir()]
+    assert schemas
+    for schema in schemas:
+        found = dict(zip(schema.names, schema.types, strict=True))
+        assert {name: found[name] for name in TYPES} == TYPES
+    for path in tmp_path.iterdir():
+        path.unlink()
+    del export["columns"]["device_screen_height"]
+    result = run_tap(config, catalog=catalog)
+    assert (result.exit_code, result.of("BATCH"), list(tmp_path.iterdir())) == (3, [], [])
+    assert (
+        "the catalog has int64 for the column device_screen_height, and the settings string"
+        in (result.runs[0]["error"])
+    )
+
+
 def test_a_snapshot_brings_its_version_along(sandbox, tmp_path):
     config = sandbox.config("gooee", batch_config=batch(tmp_path, format="jsonl"))
     config["gooee"]["exports"] = config["gooee"]["exports"][:1]

@@ -3,15 +3,19 @@
 import datetime as dt
 import decimal
 import json
+import logging
+import sys
 
 import polars as pl
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from singer_sdk.mapper import PluginMapper, SameRecordTransform
 from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.encoding.simple import SimpleSingerWriter
 
 from tap_analytics_exports import messages
+from tap_analytics_exports.columns import property_schema
 from tap_analytics_exports.settings import Column
 
 UTC = dt.UTC
@@ -69,6 +73,11 @@ def exactly(text):
     return json.loads(text, parse_float=decimal.Decimal)
 
 
+def same():
+    """The map of a stream that has none."""
+    return SameRecordTransform("s", {"properties": {}}, None, None)
+
+
 CONSTANTS = st.dictionaries(
     TEXT.map("_sdc_".__add__), st.none() | st.integers(-(2**63), 2**63 - 1) | TEXT | MOMENTS, max_size=3
 )
@@ -103,6 +112,75 @@ def test_a_line_is_the_message_that_the_sdk_writes_of_the_record(table, constant
     ]
     assert list(map(exactly, lines)) == list(map(exactly, expected))
     assert len(lines) == frame.height
+
+
+EXPRESSIONS = [
+    "self",
+    "record",
+    "[record, str(self)]",
+    "{'of': self, 'more': {'at': datetime.datetime(2026, 1, 2, 3, 4, 5, 6)}}",
+    "datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)",
+    "[datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)]",
+    "datetime.date(2026, 1, 2)",
+    "datetime.time(1, 2, tzinfo=datetime.timezone.utc)",
+    "datetime.timedelta(days=1, seconds=2)",
+    "{None: [2.5], 1: {2.5: None}}",
+    "(1, (2, 'x'))",
+    "{'x'}",
+    "'x'.encode()",
+    "10 ** 30",
+    "[-(10 ** 30)]",
+    "float('nan')",
+    "[float('inf')]",
+    """json.loads('"\\\\ud800"')""",
+    "json.loads('[' * 500 + ']' * 500)",
+    "md5(__stream_name__)",
+]
+
+
+@st.composite
+def mapped_tables(draw):
+    """A typed frame, the types of its columns, and settings of stream maps and flattening."""
+    frame, columns = draw(tables())
+    names = [name for name in frame.columns if not name.startswith("__")]
+    keys = st.sampled_from([*names, "new", "newer"])
+    maps = st.dictionaries(keys, st.none() | st.sampled_from(EXPRESSIONS), max_size=4).map(
+        lambda each: {k: "config" if v and "self" in v and k not in names else v for k, v in each.items()}
+    )
+    filters = st.fixed_dictionaries({}, optional={"__filter__": st.just("'1' in str(record)")})
+    elses = st.fixed_dictionaries({}, optional={"__else__": st.none()})
+    made = st.builds(lambda *parts: {k: v for part in parts for k, v in part.items()}, maps, filters, elses)
+    own = made | made.map(lambda each: {**each, "__alias__": "renamed"})
+    more = made.map(lambda each: {**each, "__source__": "s"})
+    stream_maps = st.fixed_dictionaries({}, optional={"s": own, "twin": more, "triplet": more})
+    config = {"stream_maps": draw(stream_maps), "stream_map_config": {"a": [1, None]}}
+    if draw(st.booleans()):
+        config |= {"flattening_enabled": True, "flattening_max_depth": draw(st.integers(0, 2))}
+    return frame, columns, config
+
+
+@settings(deadline=None, max_examples=300)
+@given(table=mapped_tables(), constants=CONSTANTS, version=st.none() | st.integers(0, 2**62))
+def test_a_mapped_line_is_the_message_that_the_sdk_writes(table, constants, version):
+    frame, columns, config = table
+    mapper = PluginMapper(config, logging.getLogger())
+    properties = {name: property_schema(column) for name, column in columns.items()}
+    properties |= {name: {"type": ["string", "integer", "null"]} for name in constants}
+    mapper.register_raw_stream_schema("s", {"type": "object", "properties": properties}, [])
+    maps = mapper.stream_maps["s"]
+    lines = messages.mapped(
+        messages.records(frame, columns, constants), maps, time_extracted=NOW, version=version
+    )
+    writer = SimpleSingerWriter()
+    expected = [
+        writer.format_message(RecordMessage(each.stream_alias, made, version=version, time_extracted=NOW))
+        for record in messages.records(frame, columns, constants)
+        for each in maps
+        if (made := each.transform(record)) is not None
+    ]
+    written = [line.decode() for line in lines]
+    assert list(map(exactly, written)) == list(map(exactly, expected))
+    assert all(line.endswith("\n") and line.count("\n") == 1 for line in written)
 
 
 @settings(deadline=None)
@@ -163,3 +241,20 @@ def test_digits_of_documents_are_kept():
     }
     assert record["j"] == expected
     assert exactly(line)["record"]["j"] == {**expected, "c": [decimal.Decimal("1.10"), 12345678901234567890]}
+
+
+def test_half_a_surrogate_pair_in_a_document_is_kept():
+    frame, columns = pl.DataFrame({"j": ['["\\ud800", 0.10000000000000000555]']}), {"j": Column("json")}
+    (record,) = messages.records(frame, columns)
+    assert record == {"j": ["\ud800", decimal.Decimal("0.10000000000000000555")]}
+    columnar = messages.lines(frame, columns, stream="s", time_extracted=NOW)
+    (mapped,) = messages.mapped([record], [same()], time_extracted=NOW)
+    assert exactly(bytes(columnar)) == exactly(mapped)
+    assert exactly(mapped)["record"] == record
+
+
+def test_a_deep_document_is_written():
+    depth = sys.getrecursionlimit() - 100
+    record = {"j": json.loads("[" * depth + "]" * depth)}
+    (line,) = messages.mapped([record], [same()], time_extracted=NOW)
+    assert line.count(b"[") == line.count(b"]") == depth

@@ -1,4 +1,4 @@
-"""IntelePeer's results in a bucket, which moto's server stands in for."""
+"""A bucket, which moto's server stands in for: IntelePeer's results in it, and batch files."""
 
 import gzip
 import importlib.util
@@ -13,6 +13,7 @@ import boto3
 import pytest
 import requests
 from conftest import Sandbox, run_tap
+from test_batch import batch, calls, plain, rows_of
 
 from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.providers.intelepeer import IntelePeerSettings
@@ -47,6 +48,10 @@ class Bucket:
         body = gzip.compress(text.encode())
         self.client.put_object(Bucket="acme", Key=key, Body=body)
         return body
+
+    def keys(self, prefix: str) -> list[str]:
+        found = self.client.list_objects_v2(Bucket="acme", Prefix=prefix)
+        return [each["Key"] for each in found.get("Contents", [])]
 
 
 @pytest.fixture(scope="module")
@@ -162,3 +167,43 @@ def test_without_the_extra_the_settings_say_what_to_install(config, monkeypatch)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "boto3" else found(name))
     with pytest.raises(SettingsError, match=r"files_url: .*pip install 'tap-analytics-exports\[s3\]'"):
         decode(config, {"intelepeer": IntelePeerSettings})
+
+
+# Batch files
+
+
+@pytest.mark.parametrize(
+    "encoding", [{"format": "jsonl", "compression": "gzip"}, {"format": "parquet"}], ids=lambda e: e["format"]
+)
+def test_batch_files_in_a_bucket_hold_what_records_would_say(sandbox, bucket, tmp_path, encoding):
+    records = run_tap(calls(sandbox)).records("calls")
+    settings = batch("s3://acme/out", 30, **encoding)
+    result = run_tap(calls(sandbox, batch_config=settings), env=bucket.environment)
+    assert result.exit_code == 0, result.stderr
+    assert result.records("calls") == []
+    found = []
+    for message in result.of("BATCH", "calls"):
+        assert message["encoding"] == encoding
+        (url,) = message["manifest"]
+        assert url.startswith("s3://acme/out/night-calls-")
+        bucket.client.download_file("acme", url.removeprefix("s3://acme/"), tmp_path / "file")
+        found += rows_of(tmp_path / "file", encoding)
+    assert list(map(plain, found)) == list(map(plain, records))
+    assert len(bucket.keys("out/")) == len(result.of("BATCH", "calls"))
+
+
+@pytest.mark.parametrize("encoding", ["jsonl", "parquet"])
+@pytest.mark.parametrize("remote", [True, False])
+def test_a_window_that_fails_late_leaves_no_part_of_a_file(config, bucket, tmp_path, encoding, remote):
+    lines = "".join(f"CP1-{n:040d},{n}\n" for n in range(100_000))
+    bucket.put(f"base/{FILES[0]}", f"TransactionId,EventVersion\n{lines}CP1-last,none\n")
+    bucket.put(f"base/{FILES[1]}", "TransactionId,EventVersion\n")
+    root = "s3://acme/out" if remote else tmp_path.as_uri()
+    config |= {"batch_config": batch(root, 50_000, format=encoding), "on_bad_row": "fail"}
+    result = run_tap(config, env=bucket.environment)
+    assert (result.exit_code, [run["status"] for run in result.runs]) == (3, ["failed"]), result.stderr
+    written = bucket.keys("out/") if remote else [path.name for path in tmp_path.iterdir()]
+    told = [url for message in result.of("BATCH", "messages") for url in message["manifest"]]
+    assert sorted(url.rpartition("/")[2] for url in told) == sorted(key.rpartition("/")[2] for key in written)
+    assert len(told) == 1  # the second was begun, for 100,000 rows are several frames
+    assert "Uploads" not in bucket.client.list_multipart_uploads(Bucket="acme")

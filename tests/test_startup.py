@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from conftest import run_tap
+
 HEAVY = {"boto3", "paramiko", "polars", "pyarrow", "smart_open", "xlsxwriter"}
 
 
@@ -10,3 +12,12 @@ def test_the_tap_is_imported_without_what_only_rows_and_files_need():
     program = "import sys, tap_analytics_exports.tap; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, encoding="utf-8")
     assert HEAVY.isdisjoint(name.partition(".")[0] for name in run.stdout.split())
+
+
+def test_a_run_that_has_nothing_to_do_is_over_without_it(sandbox):
+    config = sandbox.config("giosg", start_date="2026-01-01", end_date="2026-01-01", ledger="")
+    result = run_tap(config, env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert (result.exit_code, result.of("RECORD")) == (0, [])
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "tap_analytics_exports.tap" in imported
+    assert HEAVY.isdisjoint(name.partition(".")[0] for name in imported)

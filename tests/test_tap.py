@@ -1,5 +1,6 @@
 """What every provider's streams have in common: windows, state, columns, keys, the command line."""
 
+import hashlib
 import json
 import signal
 import threading
@@ -419,6 +420,46 @@ def test_stream_maps_and_flattening_see_the_same_values(sandbox):
         assert record["label"] == by_id[record["event_id"]]["label"]
 
 
+def test_maps_filters_copies_and_flattening_at_once(sandbox):
+    config = calls(sandbox, export={"columns": {"properties": "json", "value": "decimal"}}, ledger="")
+    plain = run_tap(config)
+    maps = {
+        "calls": {
+            "hash": "md5(event_id)",
+            "at": "datetime.datetime(2026, 1, 2, tzinfo=datetime.timezone.utc)",
+            "label": None,
+            "__filter__": "int(_sdc_row_number) % 2 == 1",
+        },
+        "copy": {"__source__": "calls", "__else__": None, "event_id": "event_id", "__key_properties__": []},
+        "__else__": None,
+    }
+    result = run_tap({**config, "stream_maps": maps, "flattening_enabled": True, "flattening_max_depth": 1})
+    assert result.exit_code == 0, result.stderr
+    assert {message["stream"] for message in result.of("RECORD")} == {"calls", "copy"}
+    assert result.records("copy") == [{"event_id": row["event_id"]} for row in plain.records("calls")]
+    odd = [row for row in plain.records("calls") if row["_sdc_row_number"] % 2]
+    assert len(result.records("calls")) == len(odd) > 0
+    assert any(isinstance(row["properties"], dict) for row in odd)
+    for mapped, row in zip(result.records("calls"), odd, strict=True):
+        added = {
+            "hash": hashlib.md5(row["event_id"].encode()).hexdigest(),
+            "at": "2026-01-02T00:00:00+00:00",
+            "properties": mapped["properties"],
+            "_sdc_export_id": mapped["_sdc_export_id"],
+        }
+        assert mapped == {name: value for name, value in {**row, **added}.items() if name != "label"}
+        if isinstance(row["properties"], dict):
+            assert json.loads(mapped["properties"]) == row["properties"]
+    # Each state comes after all records of its windows.
+    seen = set()
+    for message in result.messages:
+        if message["type"] == "RECORD" and message["stream"] == "calls":
+            seen.add(message["record"]["_sdc_window_end"])
+        elif message["type"] == "STATE":
+            bookmark = message["value"]["bookmarks"]["calls"].get("replication_key_value")
+            assert bookmark == max(seen, default=None)
+
+
 # The command line
 
 
@@ -556,8 +597,9 @@ def test_a_signal_ends_the_run_soon_and_jobs_stay_resumable(sandbox, sent):
     assert job["handle"]["id"]
 
 
-def test_a_signal_cuts_no_line_where_standard_output_has_no_buffer(sandbox):
-    config = calls(sandbox, start_date=iso(START - timedelta(days=60)))
+@pytest.mark.parametrize("maps", [{}, {"stream_maps": {"calls": {"twice": "event_id + event_id"}}}])
+def test_a_signal_cuts_no_line_where_standard_output_has_no_buffer(sandbox, maps):
+    config = calls(sandbox, start_date=iso(START - timedelta(days=60)), **maps)
     with start_tap(config, env={"PYTHONUNBUFFERED": "1"}) as process:
         time.sleep(4)  # the pipe is full by now
         process.terminate()
