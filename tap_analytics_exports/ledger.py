@@ -127,4 +127,4 @@ def is_lost(entry: Entry) -> bool:
 
 
 def _newest(entry: Entry) -> str:
-    return max(part.get("submitted_at") or entry["submitted_at"] for part in entry["parts"])
+    return max(str(part.get("submitted_at") or entry["submitted_at"]) for part in entry["parts"])
