@@ -132,17 +132,17 @@ def _text(
     shared = json.dumps({name: _json(value) for name, value in constants.items()}, separators=(",", ":"))
     pieces = [pl.lit(start + shared[:-1])]
     comma = "," if constants else ""
-    if plain:
-        record = pl.lit(pl.DataFrame(plain).to_struct()).struct.json_encode()
-        pieces += [pl.lit(comma), record.str.slice(1).str.head(-1)]
-        comma = ","
     for name in documents:
         pieces += [
             pl.lit(f"{comma}{json.dumps(name)}:"),
             pl.lit(frame[name].alias("").cast(pl.String).fill_null("null")),
         ]
         comma = ","
-    pieces.append(pl.lit(f"}}{end}"))
+    if plain:
+        record = pl.lit(pl.DataFrame(plain).to_struct()).struct.json_encode()
+        pieces += [pl.lit(comma), record.str.slice(1), pl.lit(end)]
+    else:
+        pieces.append(pl.lit(f"}}{end}"))
     written = pl.select(pl.concat_str(pieces)).to_series()
     # In Arrow's memory all texts of a column lie side by side.
     _, _, text = written.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
