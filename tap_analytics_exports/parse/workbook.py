@@ -93,7 +93,7 @@ class Workbook:
                 if size > LARGEST_TABLE:
                     raise unreadable(f"its table of texts is larger than {LARGEST_TABLE >> 20} MiB")
                 tables.append(_items(block))
-        return pl.concat(tables)
+        return pl.concat(tables).rechunk()
 
     def blocks(self, part: str, element: str) -> Iterator[str]:
         """A part's XML in blocks; all but the first and the last begin and end with such an element.
