@@ -24,8 +24,8 @@ demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five 
 test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postgres ## All tests; ARGS="-k windows" for some
 	.venv/bin/pytest --numprocesses=auto $(ARGS)
 
-bench: $(VENV) ## How long many exports take together, beside the ideal and one by one; some minutes
-	.venv/bin/python benchmarks/waiting.py $(ARGS)
+bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RESULTS.md; ARGS="--only csv --rows 100000 --repeat 3"
+	.venv/bin/python benchmarks/throughput.py $(ARGS)
 
 soak: $(VENV) ## Some 1,000 runs that are killed and made good, in an hour or two; ARGS="--kills 100 --seed 2"
 	nice .venv/bin/python tests/soak.py $(ARGS)

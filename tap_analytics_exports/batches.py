@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import smart_open
+from isal import igzip
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, SDKBatchMessage
 
 from tap_analytics_exports import messages
@@ -149,9 +149,9 @@ class Batches(Outlet):
             self._open.callback(writer.close)
             return writer.write_table  # type: ignore[no-any-return]
         if zipped:
-            packed = gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL)
+            packed = igzip.IGzipFile(fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL)
             self._open.callback(packed.close)
-            return packed.write
+            return packed.write  # type: ignore[no-any-return]
         return file.write
 
     def _table(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> pa.Table:

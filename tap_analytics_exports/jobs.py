@@ -220,7 +220,7 @@ class Job:
             Part(
                 replace(self.request, window=_load(part["window"])),
                 sent=part.get("sent", part["handle"] is not None),
-                submitted_at=part["submitted_at"] and datetime.fromisoformat(part["submitted_at"]),
+                submitted_at=_load_moment(part.get("submitted_at") or known["submitted_at"]),
                 handle=part["handle"],
             )
             for part in parts
@@ -235,7 +235,7 @@ class Job:
     def successor(self, failed: Part) -> Job:
         """The job that takes this one's place; its other parts stay as they are."""
         request = replace(self.request, export_id=new_export_id())
-        anew = Part(replace(failed.request, export_id=request.export_id), submitted_at=failed.submitted_at)
+        anew = Part(replace(failed.request, export_id=request.export_id), submitted_at=now())
         parts = [anew if part is failed else replace(part) for part in self.parts]
         return Job(self.stream, self.provider, request, self.last, parts, attempt=self.attempt + 1)
 
@@ -419,9 +419,10 @@ class Jobs:
         """Let another job take this one's place, with all that its other parts have brought here."""
         job.next = job.successor(failed)
         ledger = self._ledgers[job.stream]
-        folder = ledger.replace(job.export_id, job.next.to_entry())
+        folder = ledger.hand_over(job.export_id, job.next.export_id)
         for part in job.next.parts:
             part.files = part.files and [replace(file, path=folder / file.path.name) for file in part.files]
+        ledger.save(job.next.to_entry())
 
     def _fetch(self, job: Job, part: Part, provider: Provider[Any, Any]) -> list[LocalFile]:
         """One remote run, from its trigger to its files here."""
@@ -693,6 +694,10 @@ def _joined_sha256(files: Sequence[LocalFile]) -> str | None:
 
 def _dump(window: Window | None) -> list[str] | None:
     return None if window is None else [window.start.isoformat(), window.end.isoformat()]
+
+
+def _load_moment(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def _dump_moment(moment: datetime | None) -> str | None:

@@ -58,7 +58,7 @@ class Ledger:
             raise AlreadyRunning(f"another run has this export in hand and holds {folder / 'lock'}") from None
 
     def entries(self) -> list[Entry]:
-        """All entries, the oldest first; downloads without an entry are removed."""
+        """All entries, those with the newest trigger last; downloads without an entry are removed."""
         found: list[Entry] = []
         for path in self.folder.glob("*.json") if self.folder else ():
             try:
@@ -70,7 +70,7 @@ class Ledger:
         for path in self._spool.glob("*"):
             if path.name not in known:
                 shutil.rmtree(path, ignore_errors=True)
-        return sorted(found, key=lambda entry: entry["submitted_at"])
+        return sorted(found, key=_newest)
 
     def save(self, entry: Mapping[str, Any]) -> None:
         """Write an entry so that it survives whatever happens next; where that fails, say so and go on."""
@@ -100,18 +100,15 @@ class Ledger:
             (self.folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
 
-    def replace(self, export_id: str, entry: Entry) -> Path:
-        """Put another job's entry in the place of one, and its downloads into the folder that is returned."""
-        folder = self.files(export_id).rename(self._spool / entry["export_id"])
-        self.save(entry)
-        self.forget(export_id)
-        return folder
-
     def files(self, export_id: str) -> Path:
         """The folder of a job's downloads, made if need be."""
         folder = self._spool / export_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+    def hand_over(self, export_id: str, other: str) -> Path:
+        """Give a job's downloads to another job, whose folder is returned."""
+        return self.files(export_id).rename(self._spool / other)
 
     def drop_files(self, export_id: str) -> None:
         """Drop a job's downloads alone."""
@@ -122,3 +119,12 @@ class Ledger:
         for folder in (self._spool, self._spool.parent):
             with suppress(OSError):  # another export's downloads are in it
                 folder.rmdir()
+
+
+def is_lost(entry: Entry) -> bool:
+    """Whether a trigger was under way of which nobody knows whether it arrived, or what came of it."""
+    return any(part["sent"] and not part["handle"] and part["files"] is None for part in entry["parts"])
+
+
+def _newest(entry: Entry) -> str:
+    return max(part["submitted_at"] or "" for part in entry["parts"])

@@ -15,7 +15,7 @@ from singer_sdk.singerlib import Catalog
 from tap_analytics_exports.columns import Bound, Columns, kind_of, property_schema
 from tap_analytics_exports.errors import ExportFailed, TapError
 from tap_analytics_exports.jobs import LOST, Job, fingerprint, new_export_id, now
-from tap_analytics_exports.ledger import Entry, Ledger
+from tap_analytics_exports.ledger import Entry, Ledger, is_lost
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.settings import Column, Export, Settings
@@ -227,14 +227,15 @@ class ExportStream(_TapStream):
         state = self.stream_state
         # There from the first STATE on, because merged states can't lose a key.
         state["jobs"] = [job for job in state.get("jobs") or () if set(job) >= _JOB_KEYS]
-        known = {job["request"]: job for job in state["jobs"]}
+        entries: dict[str, Entry] = {}
         for entry in ledger.entries():
             if self._is_over(entry, state):
                 ledger.forget(entry["export_id"])
                 continue
-            if (older := known.get(entry["request"])) and older["handle"] is None:
-                self._tell_of_lost(older, ledger)
-            known[entry["request"]] = entry
+            if older := entries.get(entry["request"]):
+                self._replaced(older, ledger)
+            entries[entry["request"]] = entry
+        known = {job["request"]: job for job in state["jobs"]} | entries
         columns = self._wanted_columns()
         identity = self._identity
         jobs = []
@@ -247,12 +248,13 @@ class ExportStream(_TapStream):
             jobs.append(job)
         return jobs
 
-    def _tell_of_lost(self, entry: Entry, ledger: Ledger) -> None:
-        """Two runs were killed while they triggered the same: the later one's job stands for the window."""
-        request = Request(self.export, None, None, entry["request"], entry["export_id"])
-        job = Job(self.name, self.provider.name, request, status="failed", error=LOST)
-        job.adopt(entry, ledger.files(entry["export_id"]))
-        self.tap.export_runs.write(self.tap.window_writer(self, job).run_record())
+    def _replaced(self, entry: Entry, ledger: Ledger) -> None:
+        """Forget a job whose place another has taken, but not before its fate is told if nobody knows it."""
+        if is_lost(entry):
+            request = Request(self.export, None, None, entry["request"], entry["export_id"])
+            job = Job(self.name, self.provider.name, request, status="failed", error=LOST)
+            job.adopt(entry, ledger.files(entry["export_id"]))
+            self.tap.export_runs.write(self.tap.window_writer(self, job).run_record())
         ledger.forget(entry["export_id"])
 
     def _is_over(self, entry: Entry, state: Mapping[str, Any]) -> bool:

@@ -136,8 +136,7 @@ class TapAnalyticsExports(Tap):
             ledger = self._ledger(stream)
             planned = stream.plan(end, ledger)
             jobs.plan(stream.name, planned, ledger)
-            if planned:
-                rows = True
+            rows = rows or bool(planned)
         jobs.start()
         if rows:
             threading.Thread(target=_prepare_rows, args=[jobs.wake], daemon=True).start()

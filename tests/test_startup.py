@@ -5,7 +5,7 @@ import sys
 
 from conftest import run_tap
 
-HEAVY = {"boto3", "paramiko", "polars", "pyarrow", "python_calamine", "smart_open", "xlsxwriter"}
+HEAVY = {"boto3", "paramiko", "polars", "pyarrow", "smart_open", "xlsxwriter"}
 
 
 def test_the_tap_is_imported_without_what_only_rows_and_files_need():

@@ -6,9 +6,11 @@ import codecs
 import csv
 import gzip
 import io
-import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO, Literal, Self, cast
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal, Self, cast
+
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from tap_analytics_exports.errors import ExportFailed
 
@@ -96,7 +98,7 @@ class Bytes:
         self.gzipped = file.read(2) == GZIP
         file.seek(0)
         self._file = file
-        self._stream = cast("BinaryIO", gzip.GzipFile(fileobj=file)) if self.gzipped else file
+        self._stream = cast("BinaryIO", igzip.IGzipFile(fileobj=file)) if self.gzipped else file
 
     def __enter__(self) -> Self:
         return self
@@ -111,7 +113,7 @@ class Bytes:
             return self._stream.read(size)
         except EOFError:
             raise ExportFailed("the file is cut: its gzip stream ends before its trailer") from None
-        except (gzip.BadGzipFile, zlib.error) as error:
+        except (gzip.BadGzipFile, IsalError) as error:
             raise ExportFailed(f"the file is damaged: its gzip stream can't be read ({error})") from error
 
 
@@ -121,7 +123,7 @@ class Utf8:
     What is UTF-8 already is handed on unchecked.
     """
 
-    def __init__(self, source: Bytes, encoding: str | None) -> None:
+    def __init__(self, source: Bytes | IO[bytes], encoding: str | None) -> None:
         self._source = source
         self._first = source.read(len(codecs.BOM_UTF8))
         self.encoding = _codec(encoding or "utf-8")

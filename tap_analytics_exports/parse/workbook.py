@@ -1,0 +1,252 @@
+"""The parts of an XLSX workbook (ECMA-376): its sheets, its number formats, and its table of texts."""
+
+from __future__ import annotations
+
+import re
+import sys
+import zipfile
+import zlib
+from posixpath import dirname, join, normpath
+from typing import IO, TYPE_CHECKING, Literal, Self
+from xml.etree import ElementTree as ET
+from xml.sax.saxutils import escape
+
+import polars as pl
+
+from tap_analytics_exports.errors import ExportFailed
+from tap_analytics_exports.parse.base import LONGEST_RECORD, Utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+BLOCK = 4 << 20
+FIRST_BLOCK = 64 << 10
+LARGEST_PART = 64 << 20  # of those that are read whole
+LARGEST_TABLE = 1 << 30
+
+NumberKind = Literal["number", "moment", "span"]
+
+_OLE = b"\xd0\xcf\x11\xe0"  # a compound file
+_BUILT_IN: dict[int, NumberKind] = {
+    **dict.fromkeys([*range(14, 23), *range(27, 37), 45, 47, *range(50, 59)], "moment"),
+    46: "span",
+}
+_NOT_CODE = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!(?:h+|m+|s+)\])[^\]]*\]')
+_ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]")
+_OF_TIME = re.compile(r"[dmyhs]|a/p|am/pm")
+
+
+class Workbook:
+    """An open workbook.
+
+    Raises:
+        ExportFailed: It is none, is damaged, or is too large; this goes for all methods.
+    """
+
+    def __init__(self, path: Path) -> None:
+        with path.open("rb") as file:
+            if file.read(len(_OLE)) == _OLE:
+                raise unreadable("it is protected with a password, or an old XLS file")
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise unreadable(f"it is damaged, or no XLSX file ({error})") from error
+        self._main = next(iter(self._related("", "officeDocument").values()), "xl/workbook.xml")
+        main = self._xml(self._main)
+        properties = next(_all(main, "workbookPr"), None)
+        self.since_1904 = properties is not None and properties.get("date1904") in ("1", "true")
+        """Whether days are counted from 1904, and not from 1900."""
+        parts = self._related(self._main, "worksheet")
+        self.sheets = {
+            sheet.get("name", ""): parts[id_]
+            for sheet in _all(main, "sheet")
+            if (id_ := next((value for key, value in sheet.items() if _local(key) == "id"), "")) in parts
+        }
+        """The part of each worksheet, by its name."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._zip.close()
+
+    def number_kinds(self) -> list[NumberKind]:
+        """What the numbers of cells mean, by the cells' style."""
+        for part in self._related(self._main, "styles").values():
+            root = self._xml(part)
+            codes = {each.get("numFmtId"): each.get("formatCode", "") for each in _all(root, "numFmt")}
+            styles = next(_all(root, "cellXfs"), ())
+            return [
+                _kind(codes[id_]) if id_ in codes else _BUILT_IN.get(int(id_ or 0), "number")
+                for id_ in (style.get("numFmtId") for style in styles)
+            ]
+        return []
+
+    def texts(self) -> pl.Series:
+        """The table of texts, to which cells refer by place."""
+        tables = [pl.Series([], dtype=pl.String)]
+        size = 0
+        for part in self._related(self._main, "sharedStrings").values():
+            for block in self.blocks(part, "si"):
+                size += len(block)
+                if size > LARGEST_TABLE:
+                    raise unreadable(f"its table of texts is larger than {LARGEST_TABLE >> 20} MiB")
+                tables.append(_items(block))
+        return pl.concat(tables)
+
+    def blocks(self, part: str, element: str) -> Iterator[str]:
+        """A part's XML in blocks; all but the first and the last begin and end with such an element.
+
+        The elements of the part's own namespace have no prefix, and there are no comments and no CDATA. What
+        comes before the first such element, and after the last, is there too.
+        """
+        end = f"</{element}>".encode()
+        prefix = None
+        rest = b""
+        size = FIRST_BLOCK
+        try:
+            with self._zip.open(part) as file:
+                source = Utf8(file, None)
+                while data := source.read(size):
+                    if prefix is None:
+                        prefix = _prefix(data)
+                        end = f"</{prefix}{element}>".encode()
+                    rest += data
+                    cut = rest.rfind(end, max(0, len(rest) - len(data) - len(end))) + len(end)
+                    if cut >= len(end):
+                        yield _plain(rest[:cut], prefix)
+                        rest = rest[cut:]
+                        size = min(2 * size, BLOCK)
+                    elif len(rest) > LONGEST_RECORD:
+                        raise unreadable(f"a row or a text is longer than {LONGEST_RECORD >> 20} MiB")
+            yield _plain(rest, prefix or "")
+        except UnicodeDecodeError as error:
+            raise unreadable(f"{part} is not UTF-8") from error
+        except (KeyError, *_ZIP_ERRORS) as error:
+            raise unreadable(f"{part} is damaged ({error})") from error
+
+    def _xml(self, part: str) -> ET.Element:
+        """A small part, whole."""
+        try:
+            with self._zip.open(part) as file:
+                return ET.fromstring(_limited(file, part))  # noqa: S314 - expat bounds what entities become
+        except (KeyError, ET.ParseError, *_ZIP_ERRORS) as error:
+            raise unreadable(f"it is damaged, or no XLSX file ({part}: {error})") from error
+
+    def _related(self, part: str, kind: str) -> dict[str, str]:
+        """The parts of a kind that a part refers to, by their ids."""
+        path = join(dirname(part), "_rels", f"{part.rpartition('/')[2]}.rels")
+        if path not in self._zip.NameToInfo:
+            return {}
+        return {
+            each.get("Id", ""): normpath(join("/", dirname(part), each.get("Target", ""))).lstrip("/")
+            for each in _all(self._xml(path), "Relationship")
+            if each.get("Type", "").rpartition("/")[2] == kind and each.get("TargetMode") != "External"
+        }
+
+
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+
+
+def unescaped(texts: pl.Series) -> pl.Series:
+    """Text as it is meant: without XML's references, and without `_x000D_` and the like (ST_Xstring)."""
+    if not texts.str.contains("&|_x").any():
+        return texts
+    coded = texts.str.contains(_CODED)
+    simple = texts.str.replace_many(list(_ENTITIES), list(_ENTITIES.values()))
+    if not coded.any():
+        return simple
+    whole = pl.Series([_unescape(text) for text in texts.filter(coded)], dtype=pl.String)
+    return simple.scatter(coded.arg_true(), whole)
+
+
+_ENTITIES = {"&lt;": "<", "&gt;": ">", "&quot;": '"', "&apos;": "'", "&amp;": "&"}
+_CODED = "&#|_x[0-9A-Fa-f]{4}_"
+_REFERENCE = re.compile("&(?:#([0-9]+)|#x([0-9A-Fa-f]+)|[a-z]+);")
+_SIGN = re.compile("_x([0-9A-Fa-f]{4})_")
+
+
+def _unescape(text: str) -> str:
+    def meant(reference: re.Match[str]) -> str:
+        decimal, hexadecimal = reference.groups()
+        if decimal is None and hexadecimal is None:
+            return _ENTITIES.get(reference[0], reference[0])
+        code = int(decimal) if decimal else int(hexadecimal, 16)
+        return chr(code) if code <= sys.maxunicode else reference[0]
+
+    text = _SIGN.sub(lambda sign: chr(int(sign[1], 16)), _REFERENCE.sub(meant, text))
+    # A sign beyond U+FFFF is written as two, and half of one is none.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+_SIMPLE_ITEM = r'^>\s*<t(?: xml:space="preserve")?>[^<]*</t>\s*</si>\s*(?:</sst>\s*)?$'
+_READING = re.compile(r"<rPh[\s>].*?</rPh\s*>", re.DOTALL)  # how words are pronounced
+_TEXT = re.compile(r"<t(?:\s[^>]*)?>([^<]*)</t\s*>")
+
+
+def rich_text(xml: str) -> str:
+    """The text of a `si` or an `is`, whose runs may have formats of their own; not yet unescaped."""
+    return "".join(_TEXT.findall(_READING.sub("", xml)))
+
+
+def _items(xml: str) -> pl.Series:
+    """The texts of a table's items."""
+    items = pl.Series([xml]).str.split("<si").explode()[1:]
+    simple = items.str.contains(_SIMPLE_ITEM)
+    texts = items.str.splitn(">", 3).struct[2].str.splitn("<", 2).struct[0]
+    if not simple.all():
+        rich = pl.Series([rich_text(item) for item in items.filter(~simple)], dtype=pl.String)
+        texts = texts.scatter((~simple).arg_true(), rich)
+    return unescaped(texts)
+
+
+_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
+_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+
+
+def _plain(data: bytes, prefix: str) -> str:
+    """XML with what few writers use put into what most do."""
+    xml = data.decode()
+    if "\r" in xml:
+        xml = xml.replace("\r\n", "\n").replace("\r", "\n")
+    if prefix:
+        xml = xml.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</")
+    if "<!" in xml:
+        xml = _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
+    return xml
+
+
+def _prefix(start: bytes) -> str:
+    """Of the names in the namespace of a part's root, with its colon."""
+    root = re.search(rb"<(?:([\w.-]+):)?[\w.-]+[\s/>]", start)
+    return f"{root[1].decode()}:" if root and root[1] else ""
+
+
+def _limited(file: IO[bytes], part: str) -> bytes:
+    data = file.read(LARGEST_PART + 1)
+    if len(data) > LARGEST_PART:
+        raise unreadable(f"{part} is larger than {LARGEST_PART >> 20} MiB")
+    return data
+
+
+def _kind(code: str) -> NumberKind:
+    """What a number format (ECMA-376, part 1, 18.8.31) shows."""
+    bare = _NOT_CODE.sub("", code.lower())
+    if _ELAPSED.search(bare):
+        return "span"
+    return "moment" if _OF_TIME.search(bare) else "number"
+
+
+def _all(root: ET.Element, name: str) -> Iterator[ET.Element]:
+    """All elements of a name, in any namespace, as there are two for the same."""
+    return (element for element in root.iter() if _local(element.tag) == name)
+
+
+def _local(name: str) -> str:
+    return name.rpartition("}")[2]
+
+
+def unreadable(why: str) -> ExportFailed:
+    """What to say of a workbook that can't be used."""
+    return ExportFailed(f"the workbook can't be read: {why}")
