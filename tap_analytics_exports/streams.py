@@ -250,13 +250,11 @@ class ExportStream(_TapStream):
 
     def _replaced(self, entry: Entry, ledger: Ledger) -> None:
         """Forget a job whose place another has taken, but not before its fate is told if nobody knows it."""
-        from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
-
         if is_lost(entry):
             request = Request(self.export, None, None, entry["request"], entry["export_id"])
             job = Job(self.name, self.provider.name, request, status="failed", error=LOST)
             job.adopt(entry, ledger.files(entry["export_id"]))
-            self.tap.export_runs.write(WindowWriter(self, job).run_record())
+            self.tap.export_runs.write(self.tap.window_writer(self, job).run_record())
         ledger.forget(entry["export_id"])
 
     def _is_over(self, entry: Entry, state: Mapping[str, Any]) -> bool:
@@ -323,9 +321,7 @@ class ExportStream(_TapStream):
     ) -> Generator[dict[str, Any]]:
         """Write every window of this run, each with its state; the generator yields nothing."""
         for job in self.tap.jobs.ended(self.name):
-            from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
-
-            writer = WindowWriter(self, job)
+            writer = self.tap.window_writer(self, job)
             if job.status != "failed":
                 self._write(job, writer)
             if not job.refused:

@@ -14,10 +14,11 @@ import stat
 import sys
 import tempfile
 import threading
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
-from typing import IO, Any, ClassVar
+from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 import platformdirs
@@ -35,6 +36,9 @@ from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.settings import Settings, decode, json_schema, secrets
 from tap_analytics_exports.streams import ExportStream, RunStream, export_runs, rejected_rows
+
+if TYPE_CHECKING:
+    from tap_analytics_exports.writing import WindowWriter
 
 EXIT_SETTINGS, EXIT_FAILED = 1, 3
 
@@ -135,11 +139,16 @@ class TapAnalyticsExports(Tap):
             rows = rows or bool(planned)
         jobs.start()
         if rows:
-            # What only rows need costs time to import, so the vendors have something to do meanwhile. One of
-            # it, polars, takes SIGINT for itself then; no thread can import it later and take it once more.
-            importlib.import_module("tap_analytics_exports.writing")
-            self._setup_signal_handlers()
+            threading.Thread(target=_prepare_rows, args=[jobs.wake], daemon=True).start()
         return jobs
+
+    @cached_property
+    def window_writer(self) -> type[WindowWriter]:
+        """What writes the rows of a window; asked for by the main thread before the first one's are."""
+        from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
+
+        self._setup_signal_handlers()  # polars has taken SIGINT, whichever thread has imported it
+        return WindowWriter
 
     def _ledger(self, stream: ExportStream) -> Ledger:
         """The stream's ledger, and the place of its downloads, which outlive a crash if the ledger does."""
@@ -345,6 +354,14 @@ class TapAnalyticsExports(Tap):
                 cls.logger.error("%s", problem)  # noqa: TRY400 - a traceback says no more
             ctx.exit(EXIT_SETTINGS)
         ctx.exit(tap.check())
+
+
+def _prepare_rows(wake: Callable[[], None]) -> None:
+    """Import what only rows need while the vendors are busy, and the main thread tells of their jobs."""
+    importlib.import_module("tap_analytics_exports.writing")
+    # With the handler of polars, SIGINT would not end the main thread's wait for news.
+    signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - the name says what
+    wake()  # one may have come before
 
 
 def _private(folder: Path) -> Path:

@@ -285,7 +285,9 @@ def test_each_job_of_which_nobody_knows_whether_it_runs_is_told(sandbox, tmp_pat
     entry = json.loads(path.read_text())
     path.unlink()
     for export_id, moment in (("first", "01:00"), ("second", "02:00")):
-        parts = [{"window": entry["window"], "sent": True, "handle": None, "files": None}]
+        parts = [
+            {"window": entry["window"], "sent": True, "submitted_at": None, "handle": None, "files": None}
+        ]
         unknown = {"export_id": export_id, "handle": None, "parts": parts, "sha256": None, "written_at": None}
         lost = {**entry, **unknown, "submitted_at": f"2026-01-01T{moment}:00+00:00"}
         path.with_name(f"{export_id}.json").write_text(json.dumps(lost))
