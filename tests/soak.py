@@ -2,6 +2,8 @@
 
     python tests/soak.py --kills 1000 --seed 1
 
+SIGINT or SIGTERM ends it after the cases at hand, with the tables of what was done so far.
+
 Each case takes one provider of the sandbox, a few streams with some days each, and kills the tap by SIGKILL
 at one of the steps below, or at a random moment. What the target has saved by then is one of three things:
 everything that it read, everything up to an earlier STATE, or nothing. Then the tap runs to its end with
@@ -726,7 +728,10 @@ def main() -> int:
             finally:
                 labs.put(ours)
 
-        while (kills := sum(outcome.kills for outcome in outcomes)) < arguments.kills:
+        asked_to_stop: list[int] = []
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda number, frame: asked_to_stop.append(number))
+        while (kills := sum(outcome.kills for outcome in outcomes)) < arguments.kills and not asked_to_stop:
             for outcome in pool.map(work, range(min(arguments.workers * 4, arguments.kills - kills))):
                 outcomes.append(outcome)
                 if outcome.bad:
