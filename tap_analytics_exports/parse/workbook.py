@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BLOCK = 4 << 20
+BLOCK = 2 << 20
 FIRST_BLOCK = 64 << 10
 LARGEST_PART = 64 << 20  # of those that are read whole
 LARGEST_TABLE = 1 << 30
@@ -98,8 +98,8 @@ class Workbook:
     def blocks(self, part: str, element: str) -> Iterator[str]:
         """A part's XML in blocks; all but the first and the last begin and end with such an element.
 
-        The elements of the part's own namespace have no prefix, and there are no comments and no CDATA. What
-        comes before the first such element, and after the last, is there too.
+        The elements of the part's own namespace have no prefix. What comes before the first such element, and
+        after the last, is there too.
         """
         end = f"</{element}>".encode()
         prefix = None
@@ -115,12 +115,12 @@ class Workbook:
                     rest += data
                     cut = rest.rfind(end, max(0, len(rest) - len(data) - len(end))) + len(end)
                     if cut >= len(end):
-                        yield _plain(rest[:cut], prefix)
+                        yield _decoded(rest[:cut], prefix)
                         rest = rest[cut:]
                         size = min(2 * size, BLOCK)
                     elif len(rest) > LONGEST_RECORD:
                         raise unreadable(f"a row or a text is longer than {LONGEST_RECORD >> 20} MiB")
-            yield _plain(rest, prefix or "")
+            yield _decoded(rest, prefix or "")
         except UnicodeDecodeError as error:
             raise unreadable(f"{part} is not UTF-8") from error
         except (KeyError, *_ZIP_ERRORS) as error:
@@ -194,6 +194,9 @@ def _items(xml: str) -> pl.Series:
     """The texts of a table's items."""
     items = pl.Series([xml]).str.split("<si").explode()[1:]
     simple = items.str.contains(_SIMPLE_ITEM)
+    if not simple.all():  # it may have comments and the like
+        items = pl.Series([plain(xml)]).str.split("<si").explode()[1:]
+        simple = items.str.contains(_SIMPLE_ITEM)
     texts = items.str.splitn(">", 3).struct[2].str.splitn("<", 2).struct[0]
     if not simple.all():
         rich = pl.Series([rich_text(item) for item in items.filter(~simple)], dtype=pl.String)
@@ -205,16 +208,17 @@ _COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 
 
-def _plain(data: bytes, prefix: str) -> str:
-    """XML with what few writers use put into what most do."""
+def plain(xml: str) -> str:
+    """XML without comments and CDATA."""
+    return _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
+
+
+def _decoded(data: bytes, prefix: str) -> str:
+    """XML whose names have no prefix; line ends are those that a reader of XML sees."""
     xml = data.decode()
     if "\r" in xml:
         xml = xml.replace("\r\n", "\n").replace("\r", "\n")
-    if prefix:
-        xml = xml.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</")
-    if "<!" in xml:
-        xml = _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
-    return xml
+    return xml.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</") if prefix else xml
 
 
 def _prefix(start: bytes) -> str:
