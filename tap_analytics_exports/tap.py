@@ -128,6 +128,8 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def jobs(self) -> Jobs:
         """All jobs of this run, planned and on their way."""
+        # The rows have threads of their own, which those of polars only get in the way of.
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
         jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
