@@ -12,7 +12,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -55,7 +54,6 @@ class Side:
         many: The lines besides are as many in each run, so that it is enough to count all lines.
         before: Called before each run.
         after: Called after each run; says how many rows have arrived, if the lines don't.
-        children: Whether the memory of processes that it starts is added.
         runs: What was measured.
         lines: How many it writes, once that is known.
         failure: Why nothing could be measured.
@@ -68,7 +66,6 @@ class Side:
     many: bool = True
     before: Callable[[], object] = lambda: None
     after: Callable[[Path], int | None] = lambda _: None
-    children: bool = False
     runs: list[Run] = field(default_factory=list)
     lines: int | None = None
     failure: str = ""
@@ -125,13 +122,11 @@ class Side:
         self.before()
         with tempfile.TemporaryDirectory() as folder:
             commands = self.commands(Path(folder))
-            run = pipe(commands, read, Path(folder), children=self.children)
+            run = pipe(commands, read, Path(folder))
             return run, self.after(Path(folder))
 
 
-def pipe(
-    commands: Commands, read: Callable[[bytearray, int], None], folder: Path, *, children: bool = False
-) -> Run:
+def pipe(commands: Commands, read: Callable[[bytearray, int], None], folder: Path) -> Run:
     """Run a pipe of programs, and read what the last one writes to its end."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
     environment |= {"XDG_STATE_HOME": str(folder), "TZ": "UTC"}
@@ -148,7 +143,6 @@ def pipe(
         if processes and processes[-1].stdout:
             processes[-1].stdout.close()
         processes.append(process)
-    watch = _Watch(processes[0].pid) if children else None
     last = processes[-1].stdout
     assert last is not None
     with last:
@@ -164,7 +158,7 @@ def pipe(
             words = log.read_text(errors="replace")[-3000:]
             raise Failed(f"{Path(command[0]).name} ended with {process.returncode}\n{words}")
     seconds = time.monotonic() - began
-    return Run(seconds, watch.end() if watch else peak, processor)
+    return Run(seconds, peak, processor)
 
 
 class _Lines:
@@ -183,38 +177,6 @@ class _Lines:
         *lines, self._rest = (self._rest + buffer[:size]).split(b"\n")
         self.total += len(lines)
         self.found += sum(1 for line in lines if self._pattern.match(line))
-
-
-class _Watch:
-    """Adds up the peaks of a process and of those that it starts, looking at them as long as they live."""
-
-    def __init__(self, process: int) -> None:
-        self._peaks: dict[int, int] = {}
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look, args=(process,), daemon=True)
-        self._thread.start()
-
-    def end(self) -> int:
-        """The sum."""
-        self._over.set()
-        self._thread.join()
-        return sum(self._peaks.values())
-
-    def _look(self, process: int) -> None:
-        while not self._over.wait(0.02):
-            self._note(process)
-
-    def _note(self, process: int) -> None:
-        try:
-            status = Path(f"/proc/{process}/status").read_text()
-            children = Path(f"/proc/{process}/task").glob("*/children")
-            inner = " ".join(each.read_text() for each in children).split()
-        except OSError:  # it has ended
-            return
-        if found := re.search(r"VmHWM:\s+(\d+) kB", status):
-            self._peaks[process] = int(found[1]) * 1024
-        for child in inner:
-            self._note(int(child))
 
 
 def rounds(sides: Sequence[Side], times: int) -> None:
