@@ -604,8 +604,8 @@ def report(sections: Sequence[Section], failures: Sequence[str], asked: argparse
     lines += [*environment(), ""]
     lines += [
         f"{asked.repeat} rounds (3 at most where files grow, and into PostgreSQL), in each of which all",
-        "sides of a comparison ran once, one after the other, as whole processes whose output was read through a",
-        "pipe. Ratios are the median of the rounds' own.",
+        "sides of a comparison ran once, one after the other, as whole processes whose output was read",
+        "through a pipe. Ratios are the median of the rounds' own.",
         "",
     ]
     goals = [goal for section in sections for goal in section.goals]

@@ -1,7 +1,7 @@
 """The rows of one window, from its files to the target.
 
-Three things go on at once, each a frame ahead of the next: a thread parses, another types and renders, and
-the main thread, which alone writes messages, writes. So a reader that does not read stops them all.
+Four things go on at once, each a frame ahead of the next: a thread parses, one types, one renders, and the
+main thread, which alone writes messages, writes. So a reader that does not read stops them all.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from tap_analytics_exports.ahead import ahead
 from tap_analytics_exports.columns import Bound
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.jobs import Job, now
+from tap_analytics_exports.messages import Constants
 from tap_analytics_exports.outlets import Body, Outlet, outlet_of
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames
 from tap_analytics_exports.settings import Column
@@ -25,22 +26,24 @@ from tap_analytics_exports.streams import COUNT, EXPORT_ID, TEXT, WINDOW_END, WI
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """What has become of a frame of text.
+class _Typed:
+    """A frame of text that has been typed.
 
     Attributes:
         file: The name of its file.
         bound: All columns of the file.
         bad: Rows that don't fit, numbered within the window.
-        rows: How many do.
-        body: Those, as the outlet has rendered them; none where there are none.
+        rows: Those that do, by property name: the properties that are selected, but the constants.
+        columns: The type of each of their columns.
+        constants: The selected properties that are the same in all rows.
     """
 
     file: str
     bound: list[Bound]
     bad: list[BadRow]
-    rows: int
-    body: Body | None
+    rows: pl.DataFrame
+    columns: dict[str, Column]
+    constants: Constants
 
 
 class WindowWriter:
@@ -57,7 +60,7 @@ class WindowWriter:
         self._settings = stream.settings
         self._columns = stream.columns
         window = job.window
-        self._constants: dict[str, str | int | datetime | None] = {
+        self._constants: Constants = {
             **stream.constants,
             EXPORT_ID: job.export_id,
             WINDOW_START: window.start if window else None,
@@ -79,16 +82,16 @@ class WindowWriter:
         """
         stream = self._stream
         empty = True
-        with outlet_of(stream) as outlet, closing(ahead(self._pieces(outlet), "types")) as pieces:
-            for piece in pieces:
+        with outlet_of(stream) as outlet, closing(ahead(self._rendered(outlet), "renders")) as rendered:
+            for typed, body in rendered:
                 stream.tap.jobs.hear()  # what was triggered meanwhile goes into the state
-                stream.take_in(piece.bound, outlet.flush)
-                self._reject(piece.bad, piece.file)
-                if piece.body is not None:
-                    outlet.write(piece.body)
-                    self._rows += piece.rows
-                empty = empty and not (piece.rows or piece.bad)
-                del piece
+                stream.take_in(typed.bound, outlet.flush)
+                self._reject(typed.bad, typed.file)
+                if body is not None:
+                    outlet.write(body)
+                    self._rows += typed.rows.height
+                empty = empty and not (typed.rows.height or typed.bad)
+                del typed, body  # what is not needed any more is not to add to what is made next
         if empty:
             self._job.status = "empty"  # its files had headers at most
 
@@ -115,8 +118,18 @@ class WindowWriter:
             "error": job.error,
         }
 
-    def _pieces(self, outlet: Outlet) -> Generator[_Piece]:
-        """All frames of all files, rendered; runs in a thread of its own."""
+    def _rendered(self, outlet: Outlet) -> Generator[tuple[_Typed, Body | None]]:
+        """All frames of all files, and what is made of their rows, if they have any; runs in a thread."""
+        with closing(ahead(self._typed(), "types")) as frames:
+            for typed in frames:
+                body = None
+                if typed.rows.height:
+                    body = outlet.render(typed.rows, typed.columns, typed.constants)
+                yield typed, body
+                del typed, body
+
+    def _typed(self) -> Generator[_Typed]:
+        """All frames of all files; runs in a thread."""
         dialect = self._stream.provider.dialect(self._stream.export)
         before = 0
         for file in self._job.files:
@@ -124,14 +137,14 @@ class WindowWriter:
             with closing(ahead(frames(file.path, dialect), "parser")) as texts:
                 for text in texts:
                     last += text.rows.height + len(text.bad)
-                    piece = self._piece(text, file.name, before, outlet)
-                    del text  # what is not needed any more is not to add to what is made next
-                    yield piece
-                    del piece
+                    typed = self._type(text, file.name, before)
+                    del text
+                    yield typed
+                    del typed
             before = last
 
-    def _piece(self, text: TextFrame, file: str, before: int, outlet: Outlet) -> _Piece:
-        """Type and render a frame of a file that has so many rows before it."""
+    def _type(self, text: TextFrame, file: str, before: int) -> _Typed:
+        """Type a frame of a file that has so many rows before it."""
         bound = self._bind(text.header)
         known = set(self._known)
         wanted = [each for each in bound if each.name in known and self._stream.selects(each.name)]
@@ -140,17 +153,15 @@ class WindowWriter:
             BadRow(row.row_number + before, row.raw, row.reason, row.column)
             for row in sorted([*text.bad, *bad], key=lambda row: row.row_number)
         ]
-        if not typed.height:
-            return _Piece(file, bound, bad, 0, None)
         typed = typed.with_columns(pl.col(ROW_NUMBER) + before)
         columns = {each.name: each.column for each in wanted} | {ROW_NUMBER: COUNT}
         selected = [name for name in self._known if self._stream.selects(name)]
         constants = {name: value for name, value in self._constants.items() if name in selected}
         names = [name for name in selected if name not in constants]
         # By typed[name], as pl.col takes a name that begins with ^ and ends with $ for a pattern.
-        frame = typed.select(typed[name] if name in columns else pl.lit(None).alias(name) for name in names)
-        types: dict[str, Column] = {name: columns.get(name, TEXT) for name in names}
-        return _Piece(file, bound, bad, typed.height, outlet.render(frame, types, constants))
+        rows = typed.select(typed[name] if name in columns else pl.lit(None).alias(name) for name in names)
+        types = {name: columns.get(name, TEXT) for name in names}
+        return _Typed(file, bound, bad, rows, types, constants)
 
     def _bind(self, header: tuple[str, ...]) -> list[Bound]:
         if header not in self._bound:
