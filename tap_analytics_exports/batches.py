@@ -22,10 +22,18 @@ from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.messages import Constants
 from tap_analytics_exports.outlets import Body, Outlet
 from tap_analytics_exports.settings import Batch, Column, ColumnKind
-from tap_analytics_exports.streams import TABLE_VERSION, ExportStream
+from tap_analytics_exports.streams import (
+    EXPORT_ID,
+    TABLE_VERSION,
+    WINDOW_END,
+    WINDOW_START,
+    ExportStream,
+)
 
 _GZIP_LEVEL = 1  # the files are read once
 _PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}
+
+_CONSTANTS = frozenset({EXPORT_ID, WINDOW_START, WINDOW_END, TABLE_VERSION})
 
 _ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "string": pa.string(),
@@ -145,6 +153,8 @@ class Batches(Outlet):
                 part.data.schema,
                 compression=compression,
                 compression_level=_GZIP_LEVEL if compression == "gzip" else None,
+                # Of the others, to look for repetitions takes longer than all the rest.
+                use_dictionary=[name for name in part.data.column_names if name in _CONSTANTS],
             )
             self._open.callback(writer.close)
             return writer.write_table  # type: ignore[no-any-return]
