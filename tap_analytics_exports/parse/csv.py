@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What is made of a block takes many times its size, and three of them are on their way at once.
-BLOCK = 2 << 20
+BLOCK = 3 << 19
 STEP = 64 << 10
 
 
