@@ -20,20 +20,6 @@ from pathlib import Path
 import polars as pl
 import pyarrow.parquet as pq
 
-TYPES = {
-    "id": "integer",
-    "quantity": "integer",
-    "ratio": "number",
-    "amount": "decimal",
-    "active": "boolean",
-    "day": "date",
-    "created_at": "timestamp",
-    "local_time": "timestamp",
-    "label": "string",
-    "comment": "string",
-}
-"""The column types of half of the columns; the other half has the same, with other values."""
-
 HALVES = ("", "_2")
 CHUNK = 100_000
 

@@ -27,6 +27,21 @@ class Failed(Exception):
     """A program that did not do what it was run for, so that its time means nothing."""
 
 
+HALF = {
+    "id": "integer",
+    "quantity": "integer",
+    "ratio": "number",
+    "amount": "decimal",
+    "active": "boolean",
+    "day": "date",
+    "created_at": "timestamp",
+    "local_time": "timestamp",
+    "label": "string",
+    "comment": "string",
+}
+"""The column types of half of the columns; the other half has the same, with other values."""
+
+
 @dataclass
 class Run:
     """What one run took.

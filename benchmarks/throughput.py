@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from database import Database
-from measure import HERE, MIB, Commands, Failed, Side, ratios, rounds, save, say
+from measure import HALF, HERE, MIB, Commands, Failed, Side, ratios, rounds, save, say
 
 ROOT = HERE.parent
 TAP = str(Path(sys.executable).with_name("tap-analytics-exports"))
@@ -46,18 +46,6 @@ TARGET_POSTGRES = ROOT / ".meltano/loaders/target-postgres/venv/bin/target-postg
 REPOSITORY = "https://github.com/ets/tap-spreadsheets-anywhere"
 REVISION = "e3b0ccd9d7576cba6613829ae37016bb287f51c1"
 
-HALF = {
-    "id": "integer",
-    "quantity": "integer",
-    "ratio": "number",
-    "amount": "decimal",
-    "active": "boolean",
-    "day": "date",
-    "created_at": "timestamp",
-    "local_time": "timestamp",
-    "label": "string",
-    "comment": "string",
-}
 TYPES = {name + end: kind for end in ("", "_2") for name, kind in HALF.items()}
 
 ROWS, REPEAT = 2_000_000, 5
