@@ -575,6 +575,7 @@ DAMAGED = {
     "no rows": ("<sheetData>.*</sheetData>", ""),
     "an unknown text": (r't="s"><v>\d', 't="s"><v>99'),
     "no text": (r't="s"><v>\d', 't="s"><v>x'),
+    "a style that is none": (r'<c r="A2"', '<c r="A2" s="x"'),
     "not UTF-8": ("<v>", "<v>\udc80"),
 }
 

@@ -28,9 +28,9 @@ LARGEST_TABLE = 1 << 30
 NumberKind = Literal["number", "moment", "span"]
 
 _OLE = b"\xd0\xcf\x11\xe0"  # a compound file
-_BUILT_IN: dict[int, NumberKind] = {
-    **dict.fromkeys([*range(14, 23), *range(27, 37), 45, 47, *range(50, 59)], "moment"),
-    46: "span",
+_BUILT_IN: dict[str, NumberKind] = {
+    **dict.fromkeys(map(str, [*range(14, 23), *range(27, 37), 45, 47, *range(50, 59)]), "moment"),
+    "46": "span",
 }
 _NOT_CODE = re.compile(r'"[^"]*"|\\.|_.|\*.|\[(?!(?:h+|m+|s+)\])[^\]]*\]')
 _ELAPSED = re.compile(r"\[(?:h+|m+|s+)\]")
@@ -78,8 +78,8 @@ class Workbook:
             codes = {each.get("numFmtId"): each.get("formatCode", "") for each in _all(root, "numFmt")}
             styles = next(_all(root, "cellXfs"), ())
             return [
-                _kind(codes[id_]) if id_ in codes else _BUILT_IN.get(int(id_ or 0), "number")
-                for id_ in (style.get("numFmtId") for style in styles)
+                _kind(codes[id_]) if id_ in codes else _BUILT_IN.get(id_, "number")
+                for id_ in (style.get("numFmtId", "0") for style in styles)
             ]
         return []
 
@@ -131,7 +131,7 @@ class Workbook:
         try:
             with self._zip.open(part) as file:
                 return ET.fromstring(_limited(file, part))  # noqa: S314 - expat bounds what entities become
-        except (KeyError, ET.ParseError, *_ZIP_ERRORS) as error:
+        except (LookupError, ValueError, ET.ParseError, *_ZIP_ERRORS) as error:
             raise unreadable(f"it is damaged, or no XLSX file ({part}: {error})") from error
 
     def _related(self, part: str, kind: str) -> dict[str, str]:

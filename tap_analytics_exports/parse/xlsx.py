@@ -213,8 +213,10 @@ class _Sheet:
         kind: str = given.get("t", "n")
         if kind != "n":
             return kind
-        style = int(given.get("s", "0"))
-        return self._number_kinds[style] if style < len(self._number_kinds) else "number"
+        style = given.get("s", "0")
+        if not style.isdecimal():
+            raise unreadable(f"a cell has {style!r} for the number of its style")
+        return self._number_kinds[int(style)] if int(style) < len(self._number_kinds) else "number"
 
     def _text(self, kind: str, values: pl.Series) -> pl.Series:  # noqa: PLR0911 - one for each kind
         """Values of one kind (ECMA-376, part 1, 18.18.11, or a number's kind) as text."""
