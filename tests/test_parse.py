@@ -569,9 +569,9 @@ def test_a_cell_in_the_last_corner_is_a_bad_row_and_takes_no_memory(tmp_path):
 
 DAMAGED = {
     "cut": ("</sheetData>", ""),
-    "a cell is cut": ("</v></c></row></sheetData>", "</row></sheetData>"),
-    "text between cells": ("</c></row></sheetData>", "</c>text</row></sheetData>"),
-    "text before rows": ("<sheetData>", "<sheetData>text"),
+    "a text in no cell": ("<sheetData>", "<sheetData><row><v>1</v></row>"),
+    "a column that is none": ('r="A2"', 'r="a2"'),
+    "a NUL": ("<v>", "<v>\0"),
     "no rows": ("<sheetData>.*</sheetData>", ""),
     "an unknown text": (r't="s"><v>\d', 't="s"><v>99'),
     "no text": (r't="s"><v>\d', 't="s"><v>x'),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
+import struct
 import sys
 import zipfile
 import zlib
+from contextlib import contextmanager
 from posixpath import dirname, join, normpath
-from typing import IO, TYPE_CHECKING, Literal, Self
+from typing import IO, TYPE_CHECKING, Literal, Self, cast
 from xml.etree import ElementTree as ET
 from xml.sax.saxutils import escape
 
 import polars as pl
+from isal import igzip
+from isal.igzip_lib import IsalError
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.base import LONGEST_RECORD, Utf8
@@ -20,10 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BLOCK = 2 << 20
+BLOCK = 4 << 20
 FIRST_BLOCK = 64 << 10
 LARGEST_PART = 64 << 20  # of those that are read whole
 LARGEST_TABLE = 1 << 30
+ENCRYPTED = 1
 
 NumberKind = Literal["number", "moment", "span"]
 
@@ -48,6 +54,7 @@ class Workbook:
         with path.open("rb") as file:
             if file.read(len(_OLE)) == _OLE:
                 raise unreadable("it is protected with a password, or an old XLS file")
+        self._path = path
         try:
             self._zip = zipfile.ZipFile(path)
         except (zipfile.BadZipFile, OSError) as error:
@@ -92,7 +99,9 @@ class Workbook:
                 size += len(block)
                 if size > LARGEST_TABLE:
                     raise unreadable(f"its table of texts is larger than {LARGEST_TABLE >> 20} MiB")
-                tables.append(_items(block))
+                items = block.find("<si")
+                if items >= 0:
+                    tables.append(_items(block[items:].removesuffix("</sst>")))
         return pl.concat(tables).rechunk()
 
     def blocks(self, part: str, element: str) -> Iterator[str]:
@@ -106,9 +115,11 @@ class Workbook:
         rest = b""
         size = FIRST_BLOCK
         try:
-            with self._zip.open(part) as file:
+            with self._open(part) as file:
                 source = Utf8(file, None)
                 while data := source.read(size):
+                    if b"\0" in data:
+                        raise unreadable(f"{part} is no XML, for it has a NUL character")
                     if prefix is None:
                         prefix = _prefix(data)
                         end = f"</{prefix}{element}>".encode()
@@ -125,6 +136,20 @@ class Workbook:
             raise unreadable(f"{part} is not UTF-8") from error
         except (KeyError, *_ZIP_ERRORS) as error:
             raise unreadable(f"{part} is damaged ({error})") from error
+
+    @contextmanager
+    def _open(self, part: str) -> Iterator[IO[bytes]]:
+        """A part to read, which is checked at its end; by ISA-L, as that takes a third of zlib's time."""
+        info = self._zip.getinfo(part)
+        if info.compress_type != zipfile.ZIP_DEFLATED or info.flag_bits & ENCRYPTED:
+            with self._zip.open(info) as file:
+                yield file
+            return
+        with self._path.open("rb") as file:
+            file.seek(info.header_offset + 26)
+            name, extra = struct.unpack("<HH", file.read(4))
+            file.seek(name + extra, io.SEEK_CUR)
+            yield cast("IO[bytes]", igzip.IGzipFile(fileobj=_AsGzip(file, info)))
 
     def _xml(self, part: str) -> ET.Element:
         """A small part, whole."""
@@ -146,7 +171,33 @@ class Workbook:
         }
 
 
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, NotImplementedError)
+class _AsGzip(io.RawIOBase):
+    """What is deflated in a ZIP file as if it were in a gzip file, which differs in what is around it."""
+
+    def __init__(self, file: IO[bytes], info: zipfile.ZipInfo) -> None:
+        self._file = file
+        self._left = info.compress_size
+        self._start = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+        self._end = struct.pack("<II", info.CRC, info.file_size % 2**32)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        if self._start:
+            data, self._start = self._start[: len(buffer)], self._start[len(buffer) :]
+        elif data := self._file.read(min(self._left, len(buffer))):
+            self._left -= len(data)
+        elif not self._left:  # else the file was cut
+            data, self._end = self._end[: len(buffer)], self._end[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
+_ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, IsalError, struct.error),
+    *(EOFError, OSError, RuntimeError, NotImplementedError),
+)
 
 
 def unescaped(texts: pl.Series) -> pl.Series:
@@ -180,37 +231,93 @@ def _unescape(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-_SIMPLE_ITEM = r'^>\s*<t(?: xml:space="preserve")?>[^<]*</t>\s*</si>\s*(?:</sst>\s*)?$'
-_READING = re.compile(r"<rPh[\s>].*?</rPh\s*>", re.DOTALL)  # how words are pronounced
-_TEXT = re.compile(r"<t(?:\s[^>]*)?>([^<]*)</t\s*>")
+def tags(xml: str) -> pl.DataFrame:
+    """The start tags of some whole elements in their order, and the `text` that follows each.
 
+    Of a `tag` only its name is sure to be there; of a cell (`c`) all of it, with a space after the name. Of
+    each stands there whether it is a `cell`, a `value` (`v`) or a `row`.
 
-def rich_text(xml: str) -> str:
-    """The text of a `si` or an `is`, whose runs may have formats of their own; not yet unescaped."""
-    return "".join(_TEXT.findall(_READING.sub("", xml)))
+    XML is CSV whose lines end with `<` and whose fields are parted by `>`, and so is read by what is made for
+    that; end tags are its comments.
 
-
-def _items(xml: str) -> pl.Series:
-    """The texts of a table's items."""
-    items = pl.Series([xml]).str.split("<si").explode()[1:]
-    simple = items.str.contains(_SIMPLE_ITEM)
-    if not simple.all():  # it may have comments and the like
-        items = pl.Series([plain(xml)]).str.split("<si").explode()[1:]
-        simple = items.str.contains(_SIMPLE_ITEM)
-    texts = items.str.splitn(">", 3).struct[2].str.splitn("<", 2).struct[0]
-    if not simple.all():
-        rich = pl.Series([rich_text(item) for item in items.filter(~simple)], dtype=pl.String)
-        texts = texts.scatter((~simple).arg_true(), rich)
-    return unescaped(texts)
+    Raises:
+        ExportFailed: There are not as many starts as ends, of tags or of elements.
+    """
+    found = _cut(xml)
+    if found is not None and (found["cell"] | found["value"] | found["row"]).all():
+        return found
+    if found is None or "<!" in xml:
+        xml = _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
+        found = _cut(_ELEMENT.sub(_with_one_end, xml))
+    if found is None:
+        raise unreadable("it is not well-formed")
+    names = pl.col("tag").str.replace(r"(?s)^c\b\s*(.*)$", "c $1")
+    names = names.str.replace(r"(?s)^([\w.:-]{2,}|[^c])\b.*$", "$1")
+    return found.with_columns(names).with_columns(*_TOLD_APART)
 
 
 _COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
+_ELEMENT = re.compile("""<((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>([^<]*)""")
 
 
-def plain(xml: str) -> str:
-    """XML without comments and CDATA."""
-    return _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
+_TAGS = {"tag": pl.String, "text": pl.String}
+_TOLD_APART = (
+    pl.col("tag").str.starts_with("c ").alias("cell"),
+    (pl.col("tag") == "v").alias("value"),
+    pl.col("tag").str.starts_with("row").alias("row"),
+)
+
+
+def _cut(xml: str) -> pl.DataFrame | None:
+    """The tags as they are written; None if there are not as many starts as ends, of tags or of elements."""
+    starts = xml.count("<")
+    if not starts:
+        return pl.DataFrame(schema=_TAGS).with_columns(*_TOLD_APART)
+    try:
+        found = pl.read_csv(
+            xml.encode(),
+            has_header=False,
+            schema=_TAGS,
+            eol_char="<",
+            separator=">",
+            quote_char=None,
+            comment_prefix="/",
+            missing_columns="insert",
+            empty_string_is_null=False,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    found = found[1:].with_columns(*_TOLD_APART)
+    without_end = int(found["tag"].str.ends_with("/").sum())
+    if found["text"].null_count() or 2 * found.height != starts + without_end:
+        return None
+    return found
+
+
+def _with_one_end(element: re.Match[str]) -> str:
+    tag, text = (part.replace(">", "&gt;") for part in element.groups())
+    return f"<{tag}>{text}"
+
+
+def texts_within(found: pl.DataFrame, place: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """The places that have a text within, and their texts, whose parts may have formats of their own."""
+    tag = found["tag"]
+    part = (tag == "t") & (tag.shift() != "rPh")  # that is how words are pronounced
+    parts = pl.DataFrame({"place": place.filter(part), "text": found["text"].filter(part)})
+    if parts["place"].is_duplicated().any():
+        parts = parts.group_by("place", maintain_order=True).agg(pl.col("text").str.join(""))
+    return parts["place"], parts["text"]
+
+
+def _items(xml: str) -> pl.Series:
+    """The texts of a table's items."""
+    found = tags(xml)
+    item = found["tag"] == "si"
+    places, texts = texts_within(found, item.cum_sum())
+    rows = pl.repeat(None, int(item.sum()), dtype=pl.UInt32, eager=True)
+    rows = rows.scatter(places - 1, pl.int_range(len(places), dtype=pl.UInt32, eager=True))
+    return unescaped(texts).gather(rows)
 
 
 def _decoded(data: bytes, prefix: str) -> str:

@@ -1,14 +1,17 @@
 """XLSX workbooks as frames of text, a block of the sheet's XML after the other.
 
-A block is cut at every cell, and what a cell says is taken out of all its cells at once. That is sure where a
-cell is written as nearly all writers do it, which a pattern finds out; any other one is read by itself.
+A block is taken apart into its tags, and all cells of a kind are read at once. What is asked of XML is that
+its tags and elements have as many ends as starts, and that cells are what they can be; that nothing of it is
+missing, the checksums of the ZIP file tell.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
@@ -22,19 +25,18 @@ from tap_analytics_exports.parse.base import (
     line,
     without_nul,
 )
-from tap_analytics_exports.parse.workbook import Workbook, plain, rich_text, unescaped, unreadable
+from tap_analytics_exports.parse.workbook import Workbook, tags, texts_within, unescaped, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
     from pathlib import Path
 
-    from tap_analytics_exports.errors import ExportFailed
 
 T = TypeVar("T")
 
-# Blocks that are taken apart at once: it takes so much longer than all the rest that two cores have to do.
-AT_ONCE = 2
+# Blocks that are taken apart at once; with two, a core would wait for what only one can do at a time.
+AT_ONCE = 3
 
 # A frame has at most this many places for cells, however wide the sheet is.
 FRAME_CELLS = 2_000_000
@@ -52,20 +54,14 @@ MARCH_1900 = 61
 YEAR_10000 = 2_958_466
 FROM_1904 = 1_462
 
-_BETWEEN = r"(?:\s*</?row(?:\s[^>]*)?>)*\s*"
-_REGULAR = (
-    r'^r="[A-Z]{1,3}[0-9]+"(?: [a-z]+="\w*")* ?'
-    r'(?:/>|>(?:<v>[^<]*</v>|<is><t(?: xml:space="preserve")?>[^<]*</t></is>)?</c>)' + _BETWEEN + "$"
-)
 _START = re.compile(r"<sheetData\s*/?>")
 _DIMENSION = re.compile(r'<dimension ref="([A-Z]{1,3})[0-9]')
-_CELL = re.compile(r"""((?:\s*[\w:.]+\s*=\s*(?:"[^"<]*"|'[^'<]*'))*)\s*(?:/>|>(.*?)</c\s*>)""", re.DOTALL)
-_ATTRIBUTE = re.compile(r"""([\w:.]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
-_VALUE = re.compile(r"<v(?:\s[^>]*)?>([^<]*)</v\s*>")
-_REFERENCE = re.compile(r"([A-Z]{1,3})[0-9]+")
+_ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
+_ATTRIBUTES = re.compile(rf"(?:\s*{_ATTRIBUTE.pattern})*\s*/?")
 
-_CELLS = {"column": pl.Int64, "kind": pl.String, "value": pl.String, "row": pl.Int64}
-_PLAIN = r"^(?:0|-?[1-9][0-9]{0,14})$"
+_CELLS = {"row": pl.UInt32, "column": pl.Int64, "text": pl.String}
+# The shortest way to write a double, as all that are so short are.
+_PLAIN = r"^(?:0|-?[1-9][0-9]{0,14}|-?(?:0|[1-9][0-9]{0,7})\.[0-9]{0,6}[1-9])$"
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -97,6 +93,7 @@ class _Sheet:
         self._blocks = book.blocks(part, "row")
         self._number_kinds = book.number_kinds()
         self._texts = book.texts()
+        self._with_nul = _has_nul(self._texts)
         self._since_1904 = book.since_1904
         self._left = MOST_COLUMNS  # the first column that is used
 
@@ -113,7 +110,7 @@ class _Sheet:
                 header = _header(cells)
                 yield _frame(header, cells.clear(), 0, 0)
                 cells = cells.filter(pl.col("row") > 0).with_columns(pl.col("row") - 1)
-            for frame in _frames(header, cells, before):
+            for frame in _frames(header, cells, before, with_nul=self._with_nul):
                 yield frame
                 before += frame.rows.height + len(frame.bad)
 
@@ -124,12 +121,13 @@ class _Sheet:
         if start is None:
             raise unreadable("its sheet has no rows")
         if used := _DIMENSION.search(xml[: start.start()]):
-            self._left = _column(used[1])
+            self._left = _column(used[1]) or 0
         xml = xml[start.end() :]
         ended = start[0].endswith("/>")
         while True:
             if not ended:
-                rows, end, _ = xml.partition("</sheetData>")
+                # Where a block ends with a row, there is nothing else to look for.
+                rows, end, _ = (xml, "", "") if xml.endswith("</row>") else xml.partition("</sheetData>")
                 yield rows
                 ended = bool(end)
             try:  # on to the end, where the checksum is
@@ -140,7 +138,7 @@ class _Sheet:
             raise unreadable("its sheet is cut")
 
     def _blocks_of_cells(self) -> Iterator[pl.DataFrame]:
-        """The cells of some rows after the other; two lots are in the making while a third is in use."""
+        """The cells of some rows after the other; some lots are in the making while one is in use."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             made: deque[Future[pl.DataFrame]] = deque()
             for xml in self._rows():
@@ -152,65 +150,37 @@ class _Sheet:
 
     def _cells(self, xml: str) -> pl.DataFrame:
         """The cells that have a `text`, with `row` and `column`, from 0; rows without text don't count."""
-        pieces, regular = _cut(xml)
-        if not regular.all():  # it may have comments and the like
-            pieces, regular = _cut(re.sub(r"<c(?=[\s/>])\s*", "<c ", plain(xml)))
-        if not re.fullmatch(_BETWEEN, pieces[0]):
-            raise _damaged(pieces[0])
-        row = pieces.str.contains("<row", literal=True).cum_sum()[:-1].cast(pl.Int64).alias("row")
-        pieces = pieces[1:]
-        cells = self._regular(pieces.filter(regular)).with_columns(row.filter(regular))
-        if not regular.all():
-            cells = pl.concat([cells, self._others(pieces, row, ~regular)])
-        found = [
-            kind.with_columns(self._text(kind["kind"][0], kind["value"]).alias("text"))
-            for kind in cells.partition_by("kind")
+        found = tags(xml)
+        cell, value = found["cell"], found["value"]
+        place, row = found.select(pl.col("cell").cum_sum() - 1, pl.col("row").cum_sum())
+        cells = self._places(found["tag"].filter(cell), row.filter(cell))
+        texts = [_at(place.filter(value), found["text"].filter(value), cells)]
+        if (cells["kind"] == "inlineStr").any():
+            inline = _at(*texts_within(found, place), cells)
+            texts.append(inline.filter(pl.col("kind") == "inlineStr"))
+        read = [
+            pl.DataFrame({"row": row, "column": column, "text": self._text(kind[0], values)})
+            for row, column, kind, values in pl.concat(texts).partition_by("kind")
         ]
-        cells = pl.concat([cells.clear().with_columns(text=pl.lit("")), *found])
-        cells = cells.select("row", "column", "text").filter(pl.col("text") != "")
-        return cells.with_columns(pl.col("row").rank("dense").cast(pl.Int64) - 1)
+        cells = pl.concat([pl.DataFrame(schema=_CELLS), *read]).filter(pl.col("text") != "")
+        return cells.with_columns(_without_gaps(cells["row"]))
 
-    def _regular(self, pieces: pl.Series) -> pl.DataFrame:
-        """Column, kind and value of cells that are written as `_REGULAR` says."""
-        _, reference, rest = pieces.str.splitn('"', 3).struct.unnest()
-        attributes, content = rest.str.splitn(">", 2).struct.unnest()
-        letters = reference.str.strip_chars_end("0123456789")
-        kind = _mapped(attributes, self._kind, pl.String)
-        value = content.str.strip_prefix("<v>").str.splitn("<", 2).struct[0]
-        inline = content.str.starts_with("<is>") & (kind == "inlineStr")
-        if inline.any():
-            texts = content.filter(inline).str.splitn(">", 3).struct[2].str.splitn("<", 2).struct[0]
-            value = value.scatter(inline.arg_true(), texts)
-        return pl.DataFrame({"column": _mapped(letters, _column, pl.Int64), "kind": kind, "value": value})
-
-    def _others(self, pieces: pl.Series, row: pl.Series, others: pl.Series) -> pl.DataFrame:
-        """Column, kind, value and row of all other cells."""
-        found = []
-        column, last = -1, (-1, -1)
-        for i in others.arg_true():
-            cell = _CELL.match(pieces[i])
-            if cell is None or not re.fullmatch(_BETWEEN, pieces[i][cell.end() :]):
-                raise _damaged(pieces[i])
-            attributes, content = cell.groups("")
-            given = {name: one or other for name, one, other in _ATTRIBUTE.findall(attributes)}
-            if reference := _REFERENCE.match(given.get("r", "")):
-                column = _column(reference[1])
-            elif last == (i - 1, row[i]):
-                column += 1
-            elif i and row[i - 1] == row[i]:
-                column = _column(_REFERENCE.search(pieces[i - 1])[1]) + 1  # type: ignore[index]
-            else:
-                column = 0
-            last = (i, row[i])
-            value = _VALUE.search(content)
-            text = value[1] if value else rich_text(content) if given.get("t") == "inlineStr" else None
-            found.append((column, self._kind(attributes), text, row[i]))
-        return pl.DataFrame(found, schema=_CELLS, orient="row")
+    def _places(self, cells: pl.Series, row: pl.Series) -> pl.DataFrame:
+        """Column and kind of cells, of which the row is known."""
+        usual = cells.str.starts_with('c r="')
+        if not usual.all():
+            cells = cells.scatter((~usual).arg_true(), list(map(_in_order, cells.filter(~usual))))
+        reference, attributes = cells.str.splitn('" ', 2).struct.unnest()
+        column = _mapped(reference.str.slice(len('c r="'), 3), _column, pl.Int64)
+        if column.null_count():
+            column = _continued(column, row)
+        kind = _mapped(attributes.fill_null(""), self._kind, pl.String)
+        return pl.DataFrame({"row": row, "column": column, "kind": kind})
 
     def _kind(self, attributes: str) -> str:
         """What a cell's value means, by its attributes."""
-        given = {name: one or other for name, one, other in _ATTRIBUTE.findall(attributes)}
-        kind: str = given.get("t", "n")
+        given = _given(attributes)
+        kind = given.get("t", "n")
         if kind != "n":
             return kind
         style = given.get("s", "0")
@@ -236,13 +206,52 @@ class _Sheet:
                 return _moments(values, FROM_1904 if self._since_1904 else 0)
             case "span":
                 return pl.Series([_span(value) for value in values], dtype=pl.String)
-        return unescaped(values)
+        texts = unescaped(values)
+        self._with_nul |= _has_nul(texts)
+        return texts
 
 
-def _cut(xml: str) -> tuple[pl.Series, pl.Series]:
-    """What is before the first cell, and each cell with what is before the next; which cells are regular."""
-    pieces = pl.Series([xml]).str.split("<c ").explode()
-    return pieces, pieces[1:].str.contains(_REGULAR)
+def _at(places: pl.Series, texts: pl.Series, cells: pl.DataFrame) -> pl.DataFrame:
+    """The cells at some places, with a text for each as `value`."""
+    if len(places) and (places[0] >= cells.height or (places[1:] == places[:-1]).any()):
+        raise unreadable("its sheet has a text in no cell, or several in one")
+    return cells[places].hstack([texts.alias("value")])
+
+
+def _in_order(cell: str) -> str:
+    """A cell's tag with its reference in front, in double quotes."""
+    given = _given(cell.removeprefix("c "))
+    reference = given.pop("r", "")
+    return f'c r="{reference}"' + "".join(f' {name}="{value}"' for name, value in given.items())
+
+
+def _given(attributes: str) -> dict[str, str]:
+    """The attributes of a tag."""
+    if not _ATTRIBUTES.fullmatch(attributes):
+        raise unreadable(f"a cell has the attributes {attributes!r}")
+    return {name: one or other for name, one, other in _ATTRIBUTE.findall(attributes)}
+
+
+def _continued(columns: pl.Series, rows: pl.Series) -> pl.Series:
+    """Columns of cells, of which those without a reference follow the one before, or are the first."""
+    found: list[int] = []
+    before = None
+    for column, row in zip(columns, rows, strict=True):
+        found.append(column if column is not None else found[-1] + 1 if row == before else 0)
+        before = row
+    return pl.Series(found, dtype=pl.Int64)
+
+
+def _without_gaps(rows: pl.Series) -> pl.Series:
+    """Numbers of rows, counted anew from 0."""
+    last: int = rows.max() or 0  # type: ignore[assignment]
+    there = pl.zeros(last + 1, dtype=pl.Int64, eager=True).scatter(rows, 1)
+    return (there.cum_sum() - 1).gather(rows).alias("row")
+
+
+def _has_nul(texts: pl.Series) -> bool:
+    """Whether a text has a NUL character, which stands in no XML, but may be meant by a code."""
+    return bool(texts.str.contains("\0", literal=True).any())
 
 
 def _header(cells: pl.DataFrame) -> tuple[str, ...]:
@@ -252,7 +261,9 @@ def _header(cells: pl.DataFrame) -> tuple[str, ...]:
     return tuple(words.get(column, "") for column in range(max(words) + 1))
 
 
-def _frames(header: tuple[str, ...], cells: pl.DataFrame, before: int) -> Iterator[TextFrame]:
+def _frames(
+    header: tuple[str, ...], cells: pl.DataFrame, before: int, *, with_nul: bool
+) -> Iterator[TextFrame]:
     """Rows, of which so many came before, in frames that are not too large."""
     if not cells.height:
         return
@@ -261,7 +272,8 @@ def _frames(header: tuple[str, ...], cells: pl.DataFrame, before: int) -> Iterat
     for start in range(0, height, step):
         some = cells.filter(pl.col("row").is_between(start, start + step - 1))
         some = some.with_columns(pl.col("row") - start)
-        yield _frame(header, some, min(step, height - start), before + start)
+        frame = _frame(header, some, min(step, height - start), before + start)
+        yield _checked(frame) if with_nul else frame
 
 
 def _frame(header: tuple[str, ...], cells: pl.DataFrame, height: int, before: int) -> TextFrame:
@@ -277,16 +289,24 @@ def _frame(header: tuple[str, ...], cells: pl.DataFrame, height: int, before: in
             raw = line(fields.get(column) for column in range(min(0, *fields), max(fields) + 1))
             bad.append(BadRow(before + row["row"][0] + 1, raw, reason))
         cells = cells.filter(~beyond)
-    place = cells["row"] * width + cells["column"]
     cell = pl.repeat(None, height * width, dtype=pl.UInt32, eager=True)
-    texts = cells["text"].gather(cell.scatter(place, pl.int_range(cells.height, dtype=pl.UInt32, eager=True)))
+    cell = cell.scatter(
+        cells["column"] * height + cells["row"], pl.int_range(cells.height, dtype=pl.UInt32, eager=True)
+    )
+    texts = cells["text"]
+    columns = [
+        texts.gather(cell.slice(column * height, height)).alias(str(column)) for column in range(width)
+    ]
     numbers = pl.int_range(before + 1, before + height + 1, dtype=pl.Int64, eager=True).alias(ROW_NUMBER)
-    columns = [texts.gather_every(width, column).alias(str(column)) for column in range(width)]
     rows = pl.DataFrame([*columns, numbers])
     if bad:
         rows = rows.filter(~(numbers - before - 1).is_in(outside.implode()))
-    rows, with_nul = without_nul(rows)
-    return TextFrame(header, rows, bad + with_nul)
+    return TextFrame(header, rows, bad)
+
+
+def _checked(frame: TextFrame) -> TextFrame:
+    rows, with_nul = without_nul(frame.rows)
+    return replace(frame, rows=rows, bad=frame.bad + with_nul)
 
 
 def _numbers(values: pl.Series) -> pl.Series:
@@ -319,17 +339,28 @@ def _moments(values: pl.Series, shift: int) -> pl.Series:
     days = pl.select(pl.when((days >= 0) & (days < YEAR_10000)).then(days)).to_series()
     # The first spreadsheets took 1900 for a leap year.
     counted = days + ((days >= 1) & (days < MARCH_1900 - 1) & (shift == 0)).cast(pl.Float64)
-    moments = ((counted - UNIX_EPOCH) * DAY).round().cast(pl.Int64, strict=False).cast(pl.Datetime("ms"))
-    both = moments.dt.to_string("%Y-%m-%dT%H:%M:%S%.6f").str.strip_suffix(".000000")
-    texts = pl.select(
-        pl.when(days < 1)
-        .then(both.str.slice(len("YYYY-MM-DDT")))
-        .when(days == days.floor())
-        .then(both.str.head(len("YYYY-MM-DD")))
-        .otherwise(both)
-    ).to_series()
+    since_1970 = ((counted - UNIX_EPOCH) * DAY).round().cast(pl.Int64, strict=False)
+    day = since_1970 // DAY
+    of_day = since_1970 - day * DAY
+    known = day.unique()
+    date = day.replace_strict(known, known.cast(pl.Date).cast(pl.String), return_dtype=pl.String)
+    time = _times().gather(of_day // 1000)
+    milliseconds = of_day % 1000
+    if (milliseconds != 0).any():
+        exact = time + "." + milliseconds.cast(pl.String).str.zfill(3) + "000"
+        time = time.zip_with(milliseconds == 0, exact)
+    texts = (date + time).zip_with(days != days.floor(), date)
+    texts = texts.zip_with(days >= 1, time.str.slice(1)) if (days < 1).any() else texts
     others = days.is_null()
-    return texts.scatter(others.arg_true(), _numbers(values.filter(others)))
+    return texts.scatter(others.arg_true(), _numbers(values.filter(others))) if others.any() else texts
+
+
+@functools.cache
+def _times() -> pl.Series:
+    """Every second of a day as text."""
+    sixty = [f":{i:02}" for i in range(60)]
+    minutes = [f"T{hour:02}{minute}" for hour in range(24) for minute in sixty]
+    return pl.Series([minute + second for minute in minutes for second in sixty])
 
 
 def _span(value: str | None) -> str | None:
@@ -344,8 +375,14 @@ def _span(value: str | None) -> str | None:
     return f"{text}.{fraction:03}000" if fraction else text
 
 
-def _column(letters: str) -> int:
-    """The place of a column, from 0."""
+@functools.cache
+def _column(reference: str) -> int | None:
+    """The place of a column, from 0, by the start of a cell's reference; None where there is none."""
+    if not reference or reference[0] == '"':
+        return None
+    letters = reference.rstrip('0123456789"')
+    if not re.fullmatch("[A-Z]{1,3}", letters):
+        raise unreadable(f"a cell refers to itself as {reference!r}")
     place = 0
     for letter in letters:
         place = 26 * place + ord(letter) - ord("@")
@@ -355,10 +392,4 @@ def _column(letters: str) -> int:
 def _mapped(texts: pl.Series, meaning: Callable[[str], T], dtype: type[pl.DataType]) -> pl.Series:
     """What texts mean, of which many are the same."""
     known = texts.unique()
-    if not len(known):
-        return pl.Series(dtype=dtype)
-    return texts.replace_strict(known, pl.Series(map(meaning, known), dtype=dtype), return_dtype=dtype)
-
-
-def _damaged(xml: str) -> ExportFailed:
-    return unreadable(f"its sheet is damaged at {xml[:80]!r}")
+    return pl.Series(map(meaning, known), dtype=dtype).gather(texts.cast(pl.Enum(known)).to_physical())
