@@ -359,7 +359,7 @@ def batch(bench: Bench) -> Section:
     whole, part = bench.file("rows.csv", rows), bench.file("rows.csv", few)
     tap = bench.tap(whole.name, rows, "the tap, BATCH of Parquet", batches=True)
     plain = bench.plain("plain SDK tap, RECORD", part, few)
-    own = bench.plain("plain SDK tap, BATCH of Parquet", part, few, batches=True)
+    own = bench.plain("plain SDK tap, BATCH of Parquet", whole, rows, batches=True)
     words = "Files of 10,000 rows, which is the default of both. " + FEWER
     section = Section("BATCH of Parquet from CSV", words, [tap, plain, own])
     rounds(section.sides, bench.repeat)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from functools import reduce
+from functools import cache, reduce
+from math import inf
 from operator import or_
 from typing import TYPE_CHECKING
 
@@ -27,8 +28,10 @@ _DECIMAL = rf"^-?{_DIGITS}(?:\.[0-9]+)?(?:[eE]-[0-9]+)?$"
 _NOT_ZERO = r"^[-0.]*[1-9]"
 _ROUNDED = re.compile(r"-?[0-9.]+[eE]\+?[0-9]+")
 
-_TRUE = ["true", "t", "yes", "y", "1"]
-_FALSE = ["false", "f", "no", "n", "0"]
+_BOOLEANS = {
+    **dict.fromkeys(("true", "t", "yes", "y", "1"), True),
+    **dict.fromkeys(("false", "f", "no", "n", "0"), False),
+}
 
 _REASONS: dict[ColumnKind, str] = {
     "integer": "not an integer of 64 bits",
@@ -55,8 +58,7 @@ def cast(
     """
     rows = frame.rows
     texts = [rows[str(each.position)] for each in bound]
-    # Named by position until the end, for to polars some names are patterns.
-    values = [_read(text, each.column, timezone) for text, each in zip(texts, bound, strict=True)]
+    values = _values(rows, [(each.position, each.column) for each in bound], timezone)
     lost = {}
     for each, text, value in zip(bound, texts, values, strict=True):
         if each.required:
@@ -82,26 +84,61 @@ def cast(
     return typed.filter(~unfit), bad
 
 
-def _read(text: pl.Series, column: Column, timezone: str) -> pl.Series:  # noqa: PLR0911 - one for each type
-    """Values of a column's type; null where the text is null, or isn't one."""
+def _values(rows: pl.DataFrame, columns: Sequence[tuple[int, Column]], timezone: str) -> list[pl.Series]:
+    """Values of the columns' types; null where the text is null, or isn't one."""
+    # Named by position, for to polars some names are patterns; and read at once, for each time has its price.
+    usual = {}
+    for position, column in columns:
+        shape = moments.usual_shape(rows[str(position)]) if column.type == "timestamp" else None
+        found = _usual(position, column, column.timezone or timezone, shape)
+        if found is not None:
+            usual[str(position)] = found
+    read = rows.select(**usual)
+    return [
+        _read(rows[name], read[name] if name in usual else None, column, timezone)
+        for name, column in ((str(position), column) for position, column in columns)
+    ]
+
+
+@cache
+def _usual(position: int, column: Column, zone: str, shape: moments.Shape | None) -> pl.Expr | None:  # noqa: PLR0911 - one for each type
+    """What a column's text means, as far as it is written in the usual way; None if there is none."""
+    text = pl.col(str(position))
     match column.type:
         case "string":
             return text
         case "integer":
             return _fit(text, column, _INTEGER).cast(pl.Int64, strict=False)
         case "number":
-            return _numbers(_fit(text, column, _NUMBER))
+            return _fit(text, column, _NUMBER).cast(pl.Float64, strict=False)
         case "decimal":
             return _fit(text, column, _DECIMAL)
         case "boolean":
-            lower = text.str.to_lowercase()
-            return _where(lower.is_in(_TRUE + _FALSE), lower.is_in(_TRUE))
-        case "date":
+            return pl.when((text == "true") | (text == "false")).then(text == "true")
+        case "date" if column.format is None:
+            return moments.iso_dates(text)
+        case "timestamp" if column.format is None and shape is not None:
+            return moments.usual_timestamps(text, shape, zone)
+    return None
+
+
+def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: str) -> pl.Series:
+    """Values of a column, of which those that are written in the usual way are known."""
+    if usual is not None and column.type == "number":
+        usual = _exact(usual, text)
+    if usual is not None and usual.null_count() == text.null_count():
+        return usual
+    match column.type:
+        case "boolean":
+            return text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
+        case "date" if column.format is not None:
             return moments.dates(text, column.format)
         case "timestamp":
             return moments.timestamps(text, column.format, column.timezone or timezone)
         case "json":
             return pl.Series([_json(each) for each in text], dtype=pl.String)
+    assert usual is not None  # noqa: S101 - there is one for all other types
+    return usual
 
 
 def _reason(column: Column, seen: str | None) -> str:
@@ -112,7 +149,7 @@ def _reason(column: Column, seen: str | None) -> str:
     return _REASONS[column.type]
 
 
-def _fit(text: pl.Series, column: Column, pattern: str) -> pl.Series:
+def _fit(text: pl.Expr, column: Column, pattern: str) -> pl.Expr:
     """The text that is a number by a pattern, without the signs between thousands."""
     sign = column.thousands
     if sign:
@@ -120,15 +157,20 @@ def _fit(text: pl.Series, column: Column, pattern: str) -> pl.Series:
         point = "," if sign == "." else "."
         grouped = rf"^-?[1-9][0-9]{{0,2}}(?:{re.escape(sign)}[0-9]{{3}})+(?:{re.escape(point)}[0-9]+)?$"
         bare = text.str.replace_all(sign, "", literal=True)
-        text = bare.zip_with(text.str.contains(grouped), _where(~text.str.contains(sign, literal=True), text))
+        single = pl.when(~text.str.contains(sign, literal=True)).then(text)
+        text = pl.when(text.str.contains(grouped)).then(bare).otherwise(single)
         text = text.str.replace(point, ".", literal=True)
-    return _where(text.str.contains(pattern), text)
+    return pl.when(text.str.contains(pattern)).then(text)
 
 
-def _numbers(text: pl.Series) -> pl.Series:
-    """Doubles; what overflows or underflows is none."""
-    values = text.cast(pl.Float64, strict=False)
-    return _where(values.is_finite() & ((values != 0) | ~text.str.contains(_NOT_ZERO)), values)
+def _exact(values: pl.Series, text: pl.Series) -> pl.Series:
+    """Doubles without those that have overflowed or underflowed."""
+    if values.max() == inf or values.min() == -inf:
+        values = values.zip_with(values.is_finite(), pl.Series([None], dtype=pl.Float64))
+    zero = values == 0
+    if zero.any():
+        values = values.zip_with(~(zero & text.str.contains(_NOT_ZERO)), pl.Series([None], dtype=pl.Float64))
+    return values
 
 
 def _json(text: str | None) -> str | None:
@@ -141,7 +183,3 @@ def _json(text: str | None) -> str | None:
         return None
     # Line breaks in JSON are between its tokens, where any space will do.
     return text.replace("\r", " ").replace("\n", " ")
-
-
-def _where(condition: pl.Series, values: pl.Series) -> pl.Series:
-    return pl.select(pl.when(condition).then(values)).to_series()
