@@ -60,6 +60,7 @@ class _Reader:
         self._rows = 0
         self._data = b""
         self._final = False
+        self._places = pl.Series(dtype=pl.UInt32)
 
     def frames(self) -> Iterator[TextFrame]:
         empty = True
@@ -118,7 +119,10 @@ class _Reader:
         """
         data = self._data
         signs = pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
-        quotes = (signs == ord('"')).arg_true().cast(pl.Int64)
+        if len(self._places) < len(data):
+            self._places = pl.int_range(2 * len(data), dtype=pl.UInt32, eager=True)
+        # As `arg_true` does, in a third of its time.
+        quotes = self._places.head(len(data)).filter(signs == ord('"'))
         if not self._regular(signs, quotes):
             return self._walk(data)
         end = self._last_end(signs, quotes)
@@ -129,15 +133,20 @@ class _Reader:
         """Whether all quotes are where RFC 4180 has them: around a field, or doubled within."""
         if not len(quotes):
             return True
-        edges = [ord(self._delimiter), ord("\r"), ord("\n")]
         opening, closing = quotes.gather_every(2), quotes.gather_every(2, offset=1)
-        before = signs.gather((opening - 1).clip(0)).is_in(edges) | (opening == 0)
-        after = signs.gather((closing + 1).clip(0, len(signs) - 1)).is_in(edges) | (closing == len(signs) - 1)
+        before, after = opening.tail(len(opening) - 1) - 1, closing.head(len(opening) - 1) + 1
         # Two quotes side by side within a field look like the end of one and the start of another.
-        doubled = closing.head(len(opening) - 1) + 1 == opening.tail(len(opening) - 1)
-        before |= pl.concat([pl.Series([False]), doubled])
-        after |= pl.concat([doubled, pl.Series([False] * (len(closing) - len(doubled)), dtype=pl.Boolean)])
-        return before.all() and after.all()
+        doubled = before + 1 == after
+        apart = self._at_edge(signs.gather(before)) & self._at_edge(signs.gather(after))
+        first, last = int(opening[0]), int(quotes[-1])
+        ends = [first - 1] if first else []
+        if len(opening) == len(closing) and last + 1 < len(signs):
+            ends.append(last + 1)
+        return bool((doubled | apart).all() and self._at_edge(signs.gather(ends)).all())
+
+    def _at_edge(self, signs: pl.Series) -> pl.Series:
+        """Which signs part fields or records."""
+        return (signs == ord(self._delimiter)) | (signs == ord("\r")) | (signs == ord("\n"))
 
     def _last_end(self, signs: pl.Series, quotes: pl.Series) -> int:
         """Where the last record that is there in full ends: at a line break with no field open."""
@@ -147,7 +156,7 @@ class _Reader:
         for sign, end in (("\n", len(signs)), ("\r", len(signs) - 1)):
             for start in range(max(0, end - STEP), -STEP, -STEP):  # from behind, where it mostly is
                 some = signs[max(0, start) : min(start + STEP, end)]
-                breaks = (some == ord(sign)).arg_true().cast(pl.Int64) + max(0, start)
+                breaks = (some == ord(sign)).arg_true() + max(0, start)
                 outside = breaks.filter(quotes.search_sorted(breaks) % 2 == 0)
                 if len(outside):
                     return int(outside[-1]) + 1
@@ -173,10 +182,11 @@ class _Reader:
         """Frames of whole records."""
         assert self._header is not None  # noqa: S101 - taken before
         invalid: list[pc.InvalidRow] = []
-        self._decode(data)
+        self._check(data)
         rows = self._table(data, invalid)
         total = rows.height + len(invalid) + len(malformed)
-        numbers = pl.Series(ROW_NUMBER, range(self._rows + 1, self._rows + total + 1), dtype=pl.Int64)
+        first = self._rows + 1
+        numbers = pl.int_range(first, first + total, dtype=pl.Int64, eager=True).alias(ROW_NUMBER)
         bad = [
             BadRow(numbers[place], self._decode(raw), "text after a closing quote")
             for place, raw in malformed
@@ -226,6 +236,12 @@ class _Reader:
             ),
         )
         return pl.DataFrame(table, schema=schema)
+
+    def _check(self, data: bytes) -> None:
+        try:
+            pa.array([data], pa.large_binary()).cast(pa.large_string())
+        except pa.ArrowInvalid as error:
+            raise not_encoded(self._source.encoding) from error
 
     def _decode(self, data: bytes) -> str:
         try:
