@@ -159,7 +159,12 @@ class WindowWriter:
         constants = {name: value for name, value in self._constants.items() if name in selected}
         names = [name for name in selected if name not in constants]
         # By typed[name], as pl.col takes a name that begins with ^ and ends with $ for a pattern.
-        rows = typed.select(typed[name] if name in columns else pl.lit(None).alias(name) for name in names)
+        rows = pl.DataFrame(
+            [
+                typed[name] if name in columns else pl.Series(name, [None]).new_from_index(0, typed.height)
+                for name in names
+            ]
+        )
         types = {name: columns.get(name, TEXT) for name in names}
         return _Typed(file, bound, bad, rows, types, constants)
 
