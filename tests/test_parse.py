@@ -569,6 +569,11 @@ def test_a_cell_in_the_last_corner_is_a_bad_row_and_takes_no_memory(tmp_path):
 
 DAMAGED = {
     "cut": ("</sheetData>", ""),
+    "a cell is cut": ("</v></c></row></sheetData>", "</row></sheetData>"),
+    "text between cells": ("</c></row></sheetData>", "</c>text</row></sheetData>"),
+    "text before rows": ("<sheetData>", "<sheetData>text"),
+    "an end of another name": ("</v></c></row></sheetData>", "</v></x></row></sheetData>"),
+    "ends in another order": ("</v></c></row></sheetData>", "</c></v></row></sheetData>"),
     "a text in no cell": ("<sheetData>", "<sheetData><row><v>1</v></row>"),
     "a column that is none": ('r="A2"', 'r="a2"'),
     "a NUL": ("<v>", "<v>\0"),

@@ -101,7 +101,7 @@ class Workbook:
                     raise unreadable(f"its table of texts is larger than {LARGEST_TABLE >> 20} MiB")
                 items = block.find("<si")
                 if items >= 0:
-                    tables.append(_items(block[items:].removesuffix("</sst>")))
+                    tables.append(_items(block[items:]))
         return pl.concat(tables).rechunk()
 
     def blocks(self, part: str, element: str) -> Iterator[str]:
@@ -241,21 +241,29 @@ def tags(xml: str) -> pl.DataFrame:
     that; end tags are its comments.
 
     Raises:
-        ExportFailed: There are not as many starts as ends, of tags or of elements.
+        ExportFailed: Starts and ends do not match, of tags or of elements, or there is text between elements.
     """
     found = _cut(xml)
-    if found is not None and (found["cell"] | found["value"] | found["row"]).all():
-        return found
-    if found is None or "<!" in xml:
+    usual = found is not None and (found["cell"] | found["value"] | found["row"]).all()
+    if found is None or (not usual and "<!" in xml) or pl.Series([xml]).str.contains(_OTHER_END).any():
         xml = _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
-        found = _cut(_ELEMENT.sub(_with_one_end, xml))
-    if found is None:
-        raise unreadable("it is not well-formed")
+        xml = _ELEMENT.sub(_with_one_end, xml)
+        found, usual = _cut(xml), False
+        if found is None or not _is_nested(xml):
+            raise unreadable("it is not well-formed")
+    if usual:
+        return found
     names = pl.col("tag").str.replace(r"(?s)^c\b\s*(.*)$", "c $1")
     names = names.str.replace(r"(?s)^([\w.:-]{2,}|[^c])\b.*$", "$1")
     return found.with_columns(names).with_columns(*_TOLD_APART)
 
 
+# An end that is none of those that nearly every sheet and table has, or that has something else behind it.
+_OTHER_END = (
+    r"</(?:v>(?:[^<]|<[^/]|</[^c])|t>(?:[^<]|<[^/]|</[^si])|c>\s*(?:[^<\s]|<[^c/]|</[^r])"
+    r"|is>\s*(?:[^<\s]|<[^/]|</[^c])|si>\s*(?:[^<\s]|<[^s])|row>\s*(?:[^<\s]|<[^r])"
+    r"|[^vtcsir]|[vtc][^>]|s(?:[^i]|i[^>])|i(?:[^s]|s[^>])|r(?:[^o]|o[^w]|ow[^>]))"
+)
 _COMMENT = re.compile("<!--.*?-->", re.DOTALL)
 _CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
 _ELEMENT = re.compile("""<((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>([^<]*)""")
@@ -288,11 +296,27 @@ def _cut(xml: str) -> pl.DataFrame | None:
         )
     except pl.exceptions.PolarsError:
         return None
+    if (found["tag"][0] or "").strip():
+        return None
     found = found[1:].with_columns(*_TOLD_APART)
     without_end = int(found["tag"].str.ends_with("/").sum())
     if found["text"].null_count() or 2 * found.height != starts + without_end:
         return None
     return found
+
+
+def _is_nested(xml: str) -> bool:
+    """Whether each element ends where it has to, with no text behind it; it has as many ends as starts."""
+    tags = pl.Series([xml]).str.extract_all("<[^<>]*>[^<]*").explode(empty_as_null=False)
+    parts = tags.str.extract_groups(r"(?s)^<(?<end>/?)(?<name>[^<>\s/]+)[^<>]*?(?<alone>/?)>\s*(?<text>\S?)")
+    found = parts.struct.unnest().with_columns(pl.col("end") == "/")
+    if found.filter((pl.col("end") | (pl.col("alone") == "/")) & (pl.col("text") != "")).height:
+        return False
+    found = found.filter(pl.col("alone") == "")
+    depth = pl.when("end").then(-1).otherwise(1).cum_sum() + pl.col("end").cast(pl.Int32)
+    found = found.sort(depth, maintain_order=True)
+    start, end = found.gather_every(2), found.gather_every(2, offset=1)
+    return start["name"].equals(end["name"]) and end["end"].all() and not start["end"].any()
 
 
 def _with_one_end(element: re.Match[str]) -> str:
