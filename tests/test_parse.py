@@ -572,6 +572,7 @@ DAMAGED = {
     "a cell is cut": ("</v></c></row></sheetData>", "</row></sheetData>"),
     "text between cells": ("</c></row></sheetData>", "</c>text</row></sheetData>"),
     "text before rows": ("<sheetData>", "<sheetData>text"),
+    "text in a row": ("(<row[^>]*>)", r"\1text"),
     "an end of another name": ("</v></c></row></sheetData>", "</v></x></row></sheetData>"),
     "ends in another order": ("</v></c></row></sheetData>", "</c></v></row></sheetData>"),
     "a text in no cell": ("<sheetData>", "<sheetData><row><v>1</v></row>"),

@@ -278,9 +278,9 @@ _TOLD_APART = (
 
 
 def _cut(xml: str) -> pl.DataFrame | None:
-    """The tags as they are written; None if there are not as many starts as ends, of tags or of elements."""
+    """The tags as they are written; None if starts and ends are not as many, or text is where none can be."""
     starts = xml.count("<")
-    if not starts:
+    if not starts and not xml.strip():
         return pl.DataFrame(schema=_TAGS).with_columns(*_TOLD_APART)
     try:
         found = pl.read_csv(
@@ -301,6 +301,8 @@ def _cut(xml: str) -> pl.DataFrame | None:
     found = found[1:].with_columns(*_TOLD_APART)
     without_end = int(found["tag"].str.ends_with("/").sum())
     if found["text"].null_count() or 2 * found.height != starts + without_end:
+        return None
+    if found["text"].filter(found["row"]).str.contains(r"\S").any():
         return None
     return found
 
