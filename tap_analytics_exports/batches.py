@@ -12,7 +12,6 @@ from typing import IO, Any
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
-import smart_open
 from isal import igzip
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, SDKBatchMessage
 
@@ -191,6 +190,8 @@ def _created(settings: Batch, name: str) -> Iterator[IO[bytes]]:
     """A new file, which is not left behind unless it becomes whole."""
     folder = settings.storage.folder
     if folder is None:
+        import smart_open  # noqa: PLC0415 - it brings boto3 and more, which takes a quarter of a second
+
         with smart_open.open(settings.storage.url(name), "wb", compression="disable") as file:
             yield file
         return

@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -133,15 +133,16 @@ class TapAnalyticsExports(Tap):
         jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
-        rows = False
+        formats: set[str] = set()
         for stream in self._selected_exports():
             ledger = self._ledger(stream)
             planned = stream.plan(end, ledger)
             jobs.plan(stream.name, planned, ledger)
-            rows = rows or bool(planned)
+            if planned:
+                formats.add(stream.provider.dialect(stream.export).format)
         jobs.start()
-        if rows:
-            threading.Thread(target=_prepare_rows, args=[jobs.wake], daemon=True).start()
+        if formats:
+            threading.Thread(target=_prepare_rows, args=[formats, jobs.wake], daemon=True).start()
         return jobs
 
     @cached_property
@@ -358,12 +359,15 @@ class TapAnalyticsExports(Tap):
         ctx.exit(tap.check())
 
 
-def _prepare_rows(wake: Callable[[], None]) -> None:
+def _prepare_rows(formats: Iterable[str], wake: Callable[[], None]) -> None:
     """Import what only rows need while the vendors are busy, and the main thread tells of their jobs."""
     importlib.import_module("tap_analytics_exports.writing")
     # With the handler of polars, SIGINT would not end the main thread's wait for news.
     signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - the name says what
     wake()  # one may have come before
+    for name in ("casting", *(f"parse.{each}" for each in formats)):
+        importlib.import_module(f"tap_analytics_exports.{name}")
+    importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
 
 
 def _private(folder: Path) -> Path:

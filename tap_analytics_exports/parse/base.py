@@ -172,6 +172,24 @@ def without_nul(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRow]]:
     ]
 
 
+def as_numbers(data: bytes) -> pl.Series:
+    """Bytes as numbers, in the same memory."""
+    import polars as pl  # noqa: PLC0415 - as above
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
+
+
+def in_one_go(query: pl.LazyFrame) -> pl.DataFrame:
+    """What a query of expressions gives, step by step as it is written.
+
+    Of steps that are called one by one, each may have to wait for all other threads that use Python.
+    """
+    import polars as pl  # noqa: PLC0415 - as above
+
+    return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
+
+
 def not_encoded(encoding: str) -> ExportFailed:
     """What to say of a file that holds bytes which its encoding doesn't have."""
     return ExportFailed(

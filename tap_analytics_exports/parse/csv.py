@@ -9,6 +9,7 @@ other block is walked through record by record.
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -25,6 +26,8 @@ from tap_analytics_exports.parse.base import (
     Dialect,
     TextFrame,
     Utf8,
+    as_numbers,
+    in_one_go,
     not_encoded,
     without_nul,
 )
@@ -118,42 +121,42 @@ class _Reader:
             Those that are well formed, and of the others the place among all of them, from 0, and the text.
         """
         data = self._data
-        signs = pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
-        if len(self._places) < len(data):
-            self._places = pl.int_range(2 * len(data), dtype=pl.UInt32, eager=True)
-        # As `arg_true` does, in a third of its time.
-        quotes = self._places.head(len(data)).filter(signs == ord('"'))
-        if not self._regular(signs, quotes):
+        quotes = self._quotes(data)
+        if quotes is None:
             return self._walk(data)
-        end = self._last_end(signs, quotes)
+        end = self._last_end(data, quotes)
         self._data = data[end:]
         return data[:end], []
 
-    def _regular(self, signs: pl.Series, quotes: pl.Series) -> bool:
-        """Whether all quotes are where RFC 4180 has them: around a field, or doubled within."""
-        if not len(quotes):
-            return True
-        opening, closing = quotes.gather_every(2), quotes.gather_every(2, offset=1)
-        before, after = opening.tail(len(opening) - 1) - 1, closing.head(len(opening) - 1) + 1
+    def _quotes(self, data: bytes) -> pl.Series | None:
+        """The places of all quotes; none if one is not where RFC 4180 has it: around a field, or doubled."""
+        if len(self._places) < len(data):
+            self._places = pl.int_range(2 * len(data), dtype=pl.UInt32, eager=True)
+        frame = pl.DataFrame([as_numbers(data).alias("sign"), self._places.head(len(data)).alias("place")])
+        sign, is_quote = pl.col("sign"), pl.col("is_quote")
         # Two quotes side by side within a field look like the end of one and the start of another.
-        doubled = before + 1 == after
-        apart = self._at_edge(signs.gather(before)) & self._at_edge(signs.gather(after))
-        first, last = int(opening[0]), int(quotes[-1])
-        ends = [first - 1] if first else []
-        if len(opening) == len(closing) and last + 1 < len(signs):
-            ends.append(last + 1)
-        return bool((doubled | apart).all() and self._at_edge(signs.gather(ends)).all())
+        neighbours = list(f'{self._delimiter}\r\n"'.encode())
+        found = in_one_go(
+            frame.lazy()
+            .with_columns_seq((sign == ord('"')).alias("is_quote"))
+            .select_seq(
+                pl.col("place").filter(is_quote),
+                sign.shift(1, fill_value=ord("\n")).filter(is_quote).is_in(neighbours).alias("before"),
+                sign.shift(-1, fill_value=ord("\n")).filter(is_quote).is_in(neighbours).alias("after"),
+            )
+            .with_columns_seq(
+                pl.col("before").gather_every(2).all(), pl.col("after").gather_every(2, 1).all()
+            )
+        )
+        return found["place"] if found["before"].all() and found["after"].all() else None
 
-    def _at_edge(self, signs: pl.Series) -> pl.Series:
-        """Which signs part fields or records."""
-        return (signs == ord(self._delimiter)) | (signs == ord("\r")) | (signs == ord("\n"))
-
-    def _last_end(self, signs: pl.Series, quotes: pl.Series) -> int:
+    def _last_end(self, data: bytes, quotes: pl.Series) -> int:
         """Where the last record that is there in full ends: at a line break with no field open."""
         if self._final and len(quotes) % 2 == 0:
-            return len(signs)
+            return len(data)
+        signs = as_numbers(data)
         # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
-        for sign, end in (("\n", len(signs)), ("\r", len(signs) - 1)):
+        for sign, end in (("\n", len(data)), ("\r", len(data) - 1)):
             for start in range(max(0, end - STEP), -STEP, -STEP):  # from behind, where it mostly is
                 some = signs[max(0, start) : min(start + STEP, end)]
                 breaks = (some == ord(sign)).arg_true() + max(0, start)
@@ -238,8 +241,11 @@ class _Reader:
         return pl.DataFrame(table, schema=schema)
 
     def _check(self, data: bytes) -> None:
+        whole = pa.py_buffer(struct.pack("=qq", 0, len(data)))
         try:
-            pa.array([data], pa.large_binary()).cast(pa.large_string())
+            pa.Array.from_buffers(pa.large_binary(), 1, [None, whole, pa.py_buffer(data)]).cast(
+                pa.large_string()
+            )
         except pa.ArrowInvalid as error:
             raise not_encoded(self._source.encoding) from error
 

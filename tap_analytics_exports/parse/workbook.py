@@ -12,14 +12,13 @@ from contextlib import contextmanager
 from posixpath import dirname, join, normpath
 from typing import IO, TYPE_CHECKING, Literal, Self, cast
 from xml.etree import ElementTree as ET
-from xml.sax.saxutils import escape
 
 import polars as pl
 from isal import igzip
 from isal.igzip_lib import IsalError
 
-from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.base import LONGEST_RECORD, Utf8
+from tap_analytics_exports.parse.markup import Element, Tags, tags, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,18 +98,18 @@ class Workbook:
                 size += len(block)
                 if size > LARGEST_TABLE:
                     raise unreadable(f"its table of texts is larger than {LARGEST_TABLE >> 20} MiB")
-                items = block.find("<si")
+                items = block.find(b"<si")
                 if items >= 0:
                     tables.append(_items(block[items:]))
         return pl.concat(tables).rechunk()
 
-    def blocks(self, part: str, element: str) -> Iterator[str]:
+    def blocks(self, part: str, element: Element) -> Iterator[bytes]:
         """A part's XML in blocks; all but the first and the last begin and end with such an element.
 
         The elements of the part's own namespace have no prefix. What comes before the first such element, and
         after the last, is there too.
         """
-        end = f"</{element}>".encode()
+        end = b""
         prefix = None
         rest = b""
         size = FIRST_BLOCK
@@ -122,16 +121,16 @@ class Workbook:
                         raise unreadable(f"{part} is no XML, for it has a NUL character")
                     if prefix is None:
                         prefix = _prefix(data)
-                        end = f"</{prefix}{element}>".encode()
+                        end = b"</" + prefix + element.encode() + b">"
                     rest += data
                     cut = rest.rfind(end, max(0, len(rest) - len(data) - len(end))) + len(end)
                     if cut >= len(end):
-                        yield _decoded(rest[:cut], prefix)
+                        yield _named_plainly(rest[:cut], prefix)
                         rest = rest[cut:]
-                        size = min(2 * size, BLOCK)
+                        size = min(4 * size, BLOCK)
                     elif len(rest) > LONGEST_RECORD:
                         raise unreadable(f"a row or a text is longer than {LONGEST_RECORD >> 20} MiB")
-            yield _decoded(rest, prefix or "")
+            yield _named_plainly(rest, prefix or b"")
         except UnicodeDecodeError as error:
             raise unreadable(f"{part} is not UTF-8") from error
         except (KeyError, *_ZIP_ERRORS) as error:
@@ -231,133 +230,38 @@ def _unescape(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def tags(xml: str) -> pl.DataFrame:
-    """The start tags of some whole elements in their order, and the `text` that follows each.
-
-    Of a `tag` only its name is sure to be there; of a cell (`c`) all of it, with a space after the name. Of
-    each stands there whether it is a `cell`, a `value` (`v`) or a `row`.
-
-    XML is CSV whose lines end with `<` and whose fields are parted by `>`, and so is read by what is made for
-    that; end tags are its comments.
-
-    Raises:
-        ExportFailed: Starts and ends do not match, of tags or of elements, or there is text between elements.
-    """
-    found = _cut(xml)
-    usual = found is not None and (found["cell"] | found["value"] | found["row"]).all()
-    if found is None or (not usual and "<!" in xml) or pl.Series([xml]).str.contains(_OTHER_END).any():
-        xml = _CDATA.sub(lambda text: escape(text[1]), _COMMENT.sub("", xml))
-        xml = _ELEMENT.sub(_with_one_end, xml)
-        found, usual = _cut(xml), False
-        if found is None or not _is_nested(xml):
-            raise unreadable("it is not well-formed")
-    if usual:
-        return found
-    names = pl.col("tag").str.replace(r"(?s)^c\b\s*(.*)$", "c $1")
-    names = names.str.replace(r"(?s)^([\w.:-]{2,}|[^c])\b.*$", "$1")
-    return found.with_columns(names).with_columns(*_TOLD_APART)
-
-
-# An end that is none of those that nearly every sheet and table has, or that has something else behind it.
-_OTHER_END = (
-    r"</(?:v>(?:[^<]|<[^/]|</[^c])|t>(?:[^<]|<[^/]|</[^si])|c>\s*(?:[^<\s]|<[^c/]|</[^r])"
-    r"|is>\s*(?:[^<\s]|<[^/]|</[^c])|si>\s*(?:[^<\s]|<[^s])|row>\s*(?:[^<\s]|<[^r])"
-    r"|[^vtcsir]|[vtc][^>]|s(?:[^i]|i[^>])|i(?:[^s]|s[^>])|r(?:[^o]|o[^w]|ow[^>]))"
-)
-_COMMENT = re.compile("<!--.*?-->", re.DOTALL)
-_CDATA = re.compile(r"<!\[CDATA\[(.*?)\]\]>", re.DOTALL)
-_ELEMENT = re.compile("""<((?:[^<>"']|"[^"<]*"|'[^'<]*')*)>([^<]*)""")
-
-
-_TAGS = {"tag": pl.String, "text": pl.String}
-_TOLD_APART = (
-    pl.col("tag").str.starts_with("c ").alias("cell"),
-    (pl.col("tag") == "v").alias("value"),
-    pl.col("tag").str.starts_with("row").alias("row"),
-)
-
-
-def _cut(xml: str) -> pl.DataFrame | None:
-    """The tags as they are written; None if starts and ends are not as many, or text is where none can be."""
-    starts = xml.count("<")
-    if not starts and not xml.strip():
-        return pl.DataFrame(schema=_TAGS).with_columns(*_TOLD_APART)
-    try:
-        found = pl.read_csv(
-            xml.encode(),
-            has_header=False,
-            schema=_TAGS,
-            eol_char="<",
-            separator=">",
-            quote_char=None,
-            comment_prefix="/",
-            missing_columns="insert",
-            empty_string_is_null=False,
-        )
-    except pl.exceptions.PolarsError:
-        return None
-    if (found["tag"][0] or "").strip():
-        return None
-    found = found[1:].with_columns(*_TOLD_APART)
-    without_end = int(found["tag"].str.ends_with("/").sum())
-    if found["text"].null_count() or 2 * found.height != starts + without_end:
-        return None
-    if found["text"].filter(found["row"]).str.contains(r"\S").any():
-        return None
-    return found
-
-
-def _is_nested(xml: str) -> bool:
-    """Whether each element ends where it has to, with no text behind it; it has as many ends as starts."""
-    tags = pl.Series([xml]).str.extract_all("<[^<>]*>[^<]*").explode(empty_as_null=False)
-    parts = tags.str.extract_groups(r"(?s)^<(?<end>/?)(?<name>[^<>\s/]+)[^<>]*?(?<alone>/?)>\s*(?<text>\S?)")
-    found = parts.struct.unnest().with_columns(pl.col("end") == "/")
-    if found.filter((pl.col("end") | (pl.col("alone") == "/")) & (pl.col("text") != "")).height:
-        return False
-    found = found.filter(pl.col("alone") == "")
-    depth = pl.when("end").then(-1).otherwise(1).cum_sum() + pl.col("end").cast(pl.Int32)
-    found = found.sort(depth, maintain_order=True)
-    start, end = found.gather_every(2), found.gather_every(2, offset=1)
-    return start["name"].equals(end["name"]) and end["end"].all() and not start["end"].any()
-
-
-def _with_one_end(element: re.Match[str]) -> str:
-    tag, text = (part.replace(">", "&gt;") for part in element.groups())
-    return f"<{tag}>{text}"
-
-
-def texts_within(found: pl.DataFrame, place: pl.Series) -> tuple[pl.Series, pl.Series]:
+def texts_within(found: Tags, place: pl.Series) -> tuple[pl.Series, pl.Series]:
     """The places that have a text within, and their texts, whose parts may have formats of their own."""
-    tag = found["tag"]
-    part = (tag == "t") & (tag.shift() != "rPh")  # that is how words are pronounced
-    parts = pl.DataFrame({"place": place.filter(part), "text": found["text"].filter(part)})
+    pronounced = found.named("rPh").shift(fill_value=False)
+    part = found.named("t") & ~pronounced
+    parts = pl.DataFrame({"place": place.filter(part), "text": found.filter(part).texts()})
     if parts["place"].is_duplicated().any():
         parts = parts.group_by("place", maintain_order=True).agg(pl.col("text").str.join(""))
     return parts["place"], parts["text"]
 
 
-def _items(xml: str) -> pl.Series:
+def _items(xml: bytes) -> pl.Series:
     """The texts of a table's items."""
-    found = tags(xml)
-    item = found["tag"] == "si"
+    found = tags(xml, "si")
+    item = found.named("si")
     places, texts = texts_within(found, item.cum_sum())
     rows = pl.repeat(None, int(item.sum()), dtype=pl.UInt32, eager=True)
     rows = rows.scatter(places - 1, pl.int_range(len(places), dtype=pl.UInt32, eager=True))
     return unescaped(texts).gather(rows)
 
 
-def _decoded(data: bytes, prefix: str) -> str:
+def _named_plainly(data: bytes, prefix: bytes) -> bytes:
     """XML whose names have no prefix; line ends are those that a reader of XML sees."""
-    xml = data.decode()
-    if "\r" in xml:
-        xml = xml.replace("\r\n", "\n").replace("\r", "\n")
-    return xml.replace(f"<{prefix}", "<").replace(f"</{prefix}", "</") if prefix else xml
+    data.decode()
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    return data.replace(b"<" + prefix, b"<").replace(b"</" + prefix, b"</") if prefix else data
 
 
-def _prefix(start: bytes) -> str:
+def _prefix(start: bytes) -> bytes:
     """Of the names in the namespace of a part's root, with its colon."""
     root = re.search(rb"<(?:([\w.-]+):)?[\w.-]+[\s/>]", start)
-    return f"{root[1].decode()}:" if root and root[1] else ""
+    return root[1] + b":" if root and root[1] else b""
 
 
 def _limited(file: IO[bytes], part: str) -> bytes:
@@ -382,8 +286,3 @@ def _all(root: ET.Element, name: str) -> Iterator[ET.Element]:
 
 def _local(name: str) -> str:
     return name.rpartition("}")[2]
-
-
-def unreadable(why: str) -> ExportFailed:
-    """What to say of a workbook that can't be used."""
-    return ExportFailed(f"the workbook can't be read: {why}")

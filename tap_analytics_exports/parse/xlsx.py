@@ -22,10 +22,12 @@ from tap_analytics_exports.parse.base import (
     BadRow,
     Dialect,
     TextFrame,
+    in_one_go,
     line,
     without_nul,
 )
-from tap_analytics_exports.parse.workbook import Workbook, tags, texts_within, unescaped, unreadable
+from tap_analytics_exports.parse.markup import Tags, tags, unreadable
+from tap_analytics_exports.parse.workbook import Workbook, texts_within, unescaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,6 +36,10 @@ if TYPE_CHECKING:
 
 
 T = TypeVar("T")
+
+BEFORE_REFERENCE = b'c r="'
+LETTERS, MOST_LETTERS = 26, 3
+DIGITS, MOST_DIGITS = 10, 7
 
 # Blocks that are taken apart at once; with two, a core would wait for what only one can do at a time.
 AT_ONCE = 3
@@ -54,8 +60,9 @@ MARCH_1900 = 61
 YEAR_10000 = 2_958_466
 FROM_1904 = 1_462
 
-_START = re.compile(r"<sheetData\s*/?>")
-_DIMENSION = re.compile(r'<dimension ref="([A-Z]{1,3})[0-9]')
+_START = re.compile(rb"<sheetData\s*/?>")
+_DIMENSION = re.compile(rb'<dimension ref="([A-Z]{1,3})[0-9]')
+_REFERENCE = re.compile(rb' r="[A-Z]+([0-9]+)"')
 _ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _ATTRIBUTES = re.compile(rf"(?:\s*{_ATTRIBUTE.pattern})*\s*/?")
 
@@ -92,8 +99,9 @@ class _Sheet:
     def __init__(self, book: Workbook, part: str) -> None:
         self._blocks = book.blocks(part, "row")
         self._number_kinds = book.number_kinds()
-        self._texts = book.texts()
-        self._with_nul = _has_nul(self._texts)
+        self._book = book
+        self._texts: Future[pl.Series]
+        self._with_nul = False
         self._since_1904 = book.since_1904
         self._left = MOST_COLUMNS  # the first column that is used
 
@@ -114,20 +122,20 @@ class _Sheet:
                 yield frame
                 before += frame.rows.height + len(frame.bad)
 
-    def _rows(self) -> Iterator[str]:
+    def _rows(self) -> Iterator[bytes]:
         """The XML of the rows; each piece has whole ones."""
         xml = next(self._blocks)
         start = _START.search(xml)
         if start is None:
             raise unreadable("its sheet has no rows")
         if used := _DIMENSION.search(xml[: start.start()]):
-            self._left = _column(used[1]) or 0
+            self._left = _column(used[1].decode()) or 0
         xml = xml[start.end() :]
-        ended = start[0].endswith("/>")
+        ended = start[0].endswith(b"/>")
         while True:
             if not ended:
                 # Where a block ends with a row, there is nothing else to look for.
-                rows, end, _ = (xml, "", "") if xml.endswith("</row>") else xml.partition("</sheetData>")
+                rows, end, _ = (xml, b"", b"") if xml.endswith(b"</row>") else xml.partition(b"</sheetData>")
                 yield rows
                 ended = bool(end)
             try:  # on to the end, where the checksum is
@@ -140,6 +148,7 @@ class _Sheet:
     def _blocks_of_cells(self) -> Iterator[pl.DataFrame]:
         """The cells of some rows after the other; some lots are in the making while one is in use."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
+            self._texts = pool.submit(self._read_texts)
             made: deque[Future[pl.DataFrame]] = deque()
             for xml in self._rows():
                 made.append(pool.submit(self._cells, xml))
@@ -147,14 +156,20 @@ class _Sheet:
                     yield made.popleft().result()
             while made:
                 yield made.popleft().result()
+            self._texts.result()  # of which nothing may have been used so far
 
-    def _cells(self, xml: str) -> pl.DataFrame:
+    def _read_texts(self) -> pl.Series:
+        texts = self._book.texts()
+        self._with_nul |= _has_nul(texts)
+        return texts
+
+    def _cells(self, xml: bytes) -> pl.DataFrame:
         """The cells that have a `text`, with `row` and `column`, from 0; rows without text don't count."""
-        found = tags(xml)
-        cell, value = found["cell"], found["value"]
-        place, row = found.select(pl.col("cell").cum_sum() - 1, pl.col("row").cum_sum())
-        cells = self._places(found["tag"].filter(cell), row.filter(cell))
-        texts = [_at(place.filter(value), found["text"].filter(value), cells)]
+        found = tags(xml, "row")
+        cell, value = found.named("c"), found.named("v")
+        place, row = (_counted(which) - 1 for which in (cell, found.named("row")))
+        cells = self._places(found.filter(cell), row.filter(cell))
+        texts = [_at(place.filter(value), found.filter(value).texts(), cells)]
         if (cells["kind"] == "inlineStr").any():
             inline = _at(*texts_within(found, place), cells)
             texts.append(inline.filter(pl.col("kind") == "inlineStr"))
@@ -165,16 +180,21 @@ class _Sheet:
         cells = pl.concat([pl.DataFrame(schema=_CELLS), *read]).filter(pl.col("text") != "")
         return cells.with_columns(_without_gaps(cells["row"]))
 
-    def _places(self, cells: pl.Series, row: pl.Series) -> pl.DataFrame:
+    def _places(self, cells: Tags, row: pl.Series) -> pl.DataFrame:
         """Column and kind of cells, of which the row is known."""
-        usual = cells.str.starts_with('c r="')
-        if not usual.all():
-            cells = cells.scatter((~usual).arg_true(), list(map(_in_order, cells.filter(~usual))))
-        reference, attributes = cells.str.splitn('" ', 2).struct.unnest()
-        column = _mapped(reference.str.slice(len('c r="'), 3), _column, pl.Int64)
+        column, behind = _references(cells)
+        more = behind < cells.end
+        attributes = cells.strings(behind.filter(more), cells.end.filter(more))
+        kind = pl.repeat(self._kind(""), len(row), dtype=pl.String, eager=True)
+        kind = kind.scatter(more.arg_true(), _mapped(attributes, self._kind, pl.String))
+        if behind.null_count():
+            others = behind.is_null()
+            given = [tag.removeprefix("c") for tag in cells.filter(others).tags()]
+            references = [_column(_given(attributes).get("r", "")) for attributes in given]
+            column = column.scatter(others.arg_true(), pl.Series(references, dtype=pl.Int64))
+            kind = kind.scatter(others.arg_true(), list(map(self._kind, given)))
         if column.null_count():
             column = _continued(column, row)
-        kind = _mapped(attributes.fill_null(""), self._kind, pl.String)
         return pl.DataFrame({"row": row, "column": column, "kind": kind})
 
     def _kind(self, attributes: str) -> str:
@@ -192,10 +212,11 @@ class _Sheet:
         """Values of one kind (ECMA-376, part 1, 18.18.11, or a number's kind) as text."""
         match kind:
             case "s":
+                texts = self._texts.result()
                 places = values.cast(pl.UInt32, strict=False)
-                if places.null_count() or places.max() >= len(self._texts):  # type: ignore[operator]
+                if places.null_count() or places.max() >= len(texts):  # type: ignore[operator]
                     raise unreadable("a cell refers to a text that is not there")
-                return self._texts.gather(places)
+                return texts.gather(places)
             case "b":
                 return values.replace({"1": "true", "0": "false"})
             case "e":
@@ -218,11 +239,34 @@ def _at(places: pl.Series, texts: pl.Series, cells: pl.DataFrame) -> pl.DataFram
     return cells[places].hstack([texts.alias("value")])
 
 
-def _in_order(cell: str) -> str:
-    """A cell's tag with its reference in front, in double quotes."""
-    given = _given(cell.removeprefix("c "))
-    reference = given.pop("r", "")
-    return f'c r="{reference}"' + "".join(f' {name}="{value}"' for name, value in given.items())
+def _references(cells: Tags) -> tuple[pl.Series, pl.Series]:
+    """Of cells whose first attribute is their reference, their column, and the place behind it; else null."""
+    before = len(BEFORE_REFERENCE)
+    last = _REFERENCE.search(cells.data, cells.start[-1]) if len(cells.start) else None
+    longest = MOST_LETTERS + (len(last[1]) if last else MOST_DIGITS) + 1
+    known = pl.all_horizontal(pl.col(str(i)) == letter for i, letter in enumerate(BEFORE_REFERENCE, 1))
+    none = pl.lit(0, pl.UInt16).alias("column"), pl.lit(0, pl.UInt8).alias("length")
+    found = cells.signs(before + longest)
+    found = found.with_columns_seq(known.alias("known"), known.alias("within"), known.alias("letters"), *none)
+    within, letters, column = pl.col("within"), pl.col("letters"), pl.col("column")
+    for i in range(before + 1, before + longest + 1):
+        sign = pl.col(str(i))
+        fits = (sign - ord("0") < DIGITS) | ~within
+        found = found.with_columns_seq(within & (sign != ord('"')))
+        if i <= before + MOST_LETTERS:
+            letter = sign - ord("A")
+            found = found.with_columns_seq(letters & (letter < LETTERS))
+            longer = column * LETTERS + letter + 1
+            found = found.with_columns_seq(pl.when(letters).then(longer).otherwise(column))
+            fits |= letters
+        found = found.with_columns_seq(pl.col("known") & fits, pl.col("length") + within.cast(pl.UInt8))
+    known = pl.col("known") & ~within & (column > 0)
+    found = found.select_seq(
+        pl.when(known).then(column - 1).cast(pl.Int64),
+        pl.when(known).then(pl.lit(cells.start) + pl.col("length") + (before + 2)).alias("behind"),
+    )
+    columns, places = in_one_go(found).get_columns()
+    return columns, places
 
 
 def _given(attributes: str) -> dict[str, str]:
@@ -240,6 +284,11 @@ def _continued(columns: pl.Series, rows: pl.Series) -> pl.Series:
         found.append(column if column is not None else found[-1] + 1 if row == before else 0)
         before = row
     return pl.Series(found, dtype=pl.Int64)
+
+
+def _counted(which: pl.Series) -> pl.Series:
+    """How often it was true so far; `cum_sum` takes four times as long."""
+    return pl.select(pl.when(which).then(1).cum_count()).to_series()
 
 
 def _without_gaps(rows: pl.Series) -> pl.Series:
@@ -289,16 +338,24 @@ def _frame(header: tuple[str, ...], cells: pl.DataFrame, height: int, before: in
             raw = line(fields.get(column) for column in range(min(0, *fields), max(fields) + 1))
             bad.append(BadRow(before + row["row"][0] + 1, raw, reason))
         cells = cells.filter(~beyond)
-    cell = pl.repeat(None, height * width, dtype=pl.UInt32, eager=True)
-    cell = cell.scatter(
+    at = pl.repeat(None, height * width, dtype=pl.UInt32, eager=True)
+    at = at.scatter(
         cells["column"] * height + cells["row"], pl.int_range(cells.height, dtype=pl.UInt32, eager=True)
     )
-    texts = cells["text"]
-    columns = [
-        texts.gather(cell.slice(column * height, height)).alias(str(column)) for column in range(width)
-    ]
+    texts = pl.lit(cells["text"])
     numbers = pl.int_range(before + 1, before + height + 1, dtype=pl.Int64, eager=True).alias(ROW_NUMBER)
-    rows = pl.DataFrame([*columns, numbers])
+    query = (
+        at.to_frame("at")
+        .lazy()
+        .select_seq(
+            *(
+                texts.gather(pl.col("at").slice(column * height, height)).alias(str(column))
+                for column in range(width)
+            ),
+            pl.lit(numbers),
+        )
+    )
+    rows = in_one_go(query)
     if bad:
         rows = rows.filter(~(numbers - before - 1).is_in(outside.implode()))
     return TextFrame(header, rows, bad)
@@ -335,13 +392,24 @@ def _numbers(values: pl.Series) -> pl.Series:
 
 def _moments(values: pl.Series, shift: int) -> pl.Series:
     """Days, of which so many are missing since the usual day zero, as dates, times or both."""
-    days = values.cast(pl.Float64, strict=False) + shift
-    days = pl.select(pl.when((days >= 0) & (days < YEAR_10000)).then(days)).to_series()
+    days = pl.col("days")
     # The first spreadsheets took 1900 for a leap year.
     counted = days + ((days >= 1) & (days < MARCH_1900 - 1) & (shift == 0)).cast(pl.Float64)
-    since_1970 = ((counted - UNIX_EPOCH) * DAY).round().cast(pl.Int64, strict=False)
-    day = since_1970 // DAY
-    of_day = since_1970 - day * DAY
+    query = (
+        (values.cast(pl.Float64, strict=False) + shift)
+        .to_frame("days")
+        .lazy()
+        .select_seq(pl.when((days >= 0) & (days < YEAR_10000)).then(days))
+        .with_columns_seq(((counted - UNIX_EPOCH) * DAY).round().cast(pl.Int64).alias("time"))
+        .with_columns_seq((pl.col("time") // DAY).alias("day"))
+        .select_seq(
+            "day",
+            (pl.col("time") - pl.col("day") * DAY).alias("of_day"),
+            (days != days.floor()).alias("with_time"),
+            (days >= 1).alias("with_date"),
+        )
+    )
+    day, of_day, with_time, with_date = in_one_go(query).get_columns()
     known = day.unique()
     date = day.replace_strict(known, known.cast(pl.Date).cast(pl.String), return_dtype=pl.String)
     time = _times().gather(of_day // 1000)
@@ -349,18 +417,19 @@ def _moments(values: pl.Series, shift: int) -> pl.Series:
     if (milliseconds != 0).any():
         exact = time + "." + milliseconds.cast(pl.String).str.zfill(3) + "000"
         time = time.zip_with(milliseconds == 0, exact)
-    texts = (date + time).zip_with(days != days.floor(), date)
-    texts = texts.zip_with(days >= 1, time.str.slice(1)) if (days < 1).any() else texts
-    others = days.is_null()
+    texts = (date + time).zip_with(with_time, date)
+    texts = texts if with_date.all() else texts.zip_with(with_date, time.str.slice(1))
+    others = day.is_null()
     return texts.scatter(others.arg_true(), _numbers(values.filter(others))) if others.any() else texts
 
 
 @functools.cache
 def _times() -> pl.Series:
     """Every second of a day as text."""
-    sixty = [f":{i:02}" for i in range(60)]
-    minutes = [f"T{hour:02}{minute}" for hour in range(24) for minute in sixty]
-    return pl.Series([minute + second for minute in minutes for second in sixty])
+    second = pl.int_range(DAY // 1000)
+    sixty = pl.lit(pl.Series([f":{i:02}" for i in range(60)]))
+    minutes = pl.lit(pl.Series([f"T{i // 60:02}:{i % 60:02}" for i in range(24 * 60)]))
+    return pl.select(minutes.gather(second // 60) + sixty.gather(second % 60)).to_series()
 
 
 def _span(value: str | None) -> str | None:
