@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import csv
+import functools
 import gzip
 import io
 from dataclasses import dataclass
@@ -178,6 +179,22 @@ def as_numbers(data: bytes) -> pl.Series:
     import pyarrow as pa  # noqa: PLC0415
 
     return pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
+
+
+def places_of(which: pl.Series) -> pl.Series:
+    """Where it is true, as UInt32; `arg_true` takes three times as long and more."""
+    import polars as pl  # noqa: PLC0415 - as above
+
+    parts = (which.slice(start, len(_step())) for start in range(0, len(which) or 1, len(_step())))
+    found = [_step().head(len(part)).filter(part) + i * len(_step()) for i, part in enumerate(parts)]
+    return pl.concat(found)
+
+
+@functools.cache
+def _step() -> pl.Series:
+    import polars as pl  # noqa: PLC0415 - as above
+
+    return pl.int_range(2 << 20, dtype=pl.UInt32, eager=True)
 
 
 def in_one_go(query: pl.LazyFrame) -> pl.DataFrame:

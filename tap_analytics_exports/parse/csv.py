@@ -29,6 +29,7 @@ from tap_analytics_exports.parse.base import (
     as_numbers,
     in_one_go,
     not_encoded,
+    places_of,
     without_nul,
 )
 
@@ -63,7 +64,6 @@ class _Reader:
         self._rows = 0
         self._data = b""
         self._final = False
-        self._places = pl.Series(dtype=pl.UInt32)
 
     def frames(self) -> Iterator[TextFrame]:
         empty = True
@@ -130,25 +130,22 @@ class _Reader:
 
     def _quotes(self, data: bytes) -> pl.Series | None:
         """The places of all quotes; none if one is not where RFC 4180 has it: around a field, or doubled."""
-        if len(self._places) < len(data):
-            self._places = pl.int_range(2 * len(data), dtype=pl.UInt32, eager=True)
-        frame = pl.DataFrame([as_numbers(data).alias("sign"), self._places.head(len(data)).alias("place")])
-        sign, is_quote = pl.col("sign"), pl.col("is_quote")
+        around = as_numbers(b"\n" + data + b"\n")
+        quotes = places_of(around.slice(1, len(data)) == ord('"'))
+        place = pl.col("place")
+        before = pl.lit(around).gather(place.gather_every(2))
+        after = pl.lit(around).gather(place.gather_every(2, offset=1) + 2)
         # Two quotes side by side within a field look like the end of one and the start of another.
         neighbours = list(f'{self._delimiter}\r\n"'.encode())
-        found = in_one_go(
-            frame.lazy()
-            .with_columns_seq((sign == ord('"')).alias("is_quote"))
+        regular = in_one_go(
+            pl.DataFrame([quotes.alias("place")])
+            .lazy()
             .select_seq(
-                pl.col("place").filter(is_quote),
-                sign.shift(1, fill_value=ord("\n")).filter(is_quote).is_in(neighbours).alias("before"),
-                sign.shift(-1, fill_value=ord("\n")).filter(is_quote).is_in(neighbours).alias("after"),
-            )
-            .with_columns_seq(
-                pl.col("before").gather_every(2).all(), pl.col("after").gather_every(2, 1).all()
+                before.is_in(neighbours).all().alias("before"),
+                after.is_in(neighbours).all().alias("after"),
             )
         )
-        return found["place"] if found["before"].all() and found["after"].all() else None
+        return quotes if all(regular.row(0)) else None
 
     def _last_end(self, data: bytes, quotes: pl.Series) -> int:
         """Where the last record that is there in full ends: at a line break with no field open."""

@@ -64,7 +64,7 @@ _START = re.compile(rb"<sheetData\s*/?>")
 _DIMENSION = re.compile(rb'<dimension ref="([A-Z]{1,3})[0-9]')
 _REFERENCE = re.compile(rb' r="[A-Z]+([0-9]+)"')
 _ATTRIBUTE = re.compile(r"""([\w:.-]+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
-_ATTRIBUTES = re.compile(rf"(?:\s*{_ATTRIBUTE.pattern})*\s*/?")
+_ATTRIBUTES = re.compile(rf"(?:\s+{_ATTRIBUTE.pattern})*\s*/?")
 
 _CELLS = {"row": pl.UInt32, "column": pl.Int64, "text": pl.String}
 # The shortest way to write a double, as all that are so short are.
