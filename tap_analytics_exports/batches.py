@@ -34,15 +34,16 @@ _PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}
 
 _CONSTANTS = frozenset({EXPORT_ID, WINDOW_START, WINDOW_END, TABLE_VERSION})
 
+# Texts are views, as polars has them: in Parquet, they are strings like all others.
 _ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
-    "string": pa.string(),
+    "string": pa.string_view(),
     "integer": pa.int64(),
     "number": pa.float64(),
-    "decimal": pa.string(),
+    "decimal": pa.string_view(),
     "boolean": pa.bool_(),
     "date": pa.date32(),
     "timestamp": pa.timestamp("us", "UTC"),
-    "json": pa.string(),
+    "json": pa.string_view(),
 }
 
 
@@ -73,7 +74,7 @@ class Batches(Outlet):
         self._version = stream.snapshot_version
         self._settings = settings
         properties = stream.announced_schema["properties"]
-        self._types = {name: _ARROW_TYPES[kind_of(each)] for name, each in properties.items()}
+        self._kinds = {name: kind_of(each) for name, each in properties.items()}
         self._name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
         # What the thread that renders knows of the last file.
         self._columns: list[str] = []
@@ -154,6 +155,8 @@ class Batches(Outlet):
                 compression_level=_GZIP_LEVEL if compression == "gzip" else None,
                 # Of the others, to look for repetitions takes longer than all the rest.
                 use_dictionary=[name for name in part.data.column_names if name in _CONSTANTS],
+                write_statistics=False,  # of use to who looks for some rows, and a loader reads all
+                store_schema=False,  # or readers that are of Arrow, too, would find views
             )
             self._open.callback(writer.close)
             return writer.write_table  # type: ignore[no-any-return]
@@ -169,19 +172,19 @@ class Batches(Outlet):
         Raises:
             ExportFailed: The catalog has another type for a column than the settings.
         """
-        table = frame.to_arrow(compat_level=pl.CompatLevel.oldest())
+        table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
         arrays = {}
         for name, values in zip(frame.columns, table.columns, strict=True):
-            own = _ARROW_TYPES[columns[name].type]
-            expected = self._types.setdefault(name, own)
-            if own != expected and not pa.types.is_null(values.type):
+            own = columns[name].type
+            expected = self._kinds.setdefault(name, own)
+            if _ARROW_TYPES[own] != _ARROW_TYPES[expected] and not pa.types.is_null(values.type):
                 raise ExportFailed(
                     f"the catalog has {expected} for the column {name}, and the settings {own}: name its "
                     "type in the export's `columns`, or discover anew"
                 )
-            arrays[name] = values.cast(expected)
+            arrays[name] = values.cast(_ARROW_TYPES[expected])
         for name, value in constants.items():
-            arrays[name] = pa.repeat(pa.scalar(value, self._types[name]), frame.height)
+            arrays[name] = pa.repeat(pa.scalar(value, _ARROW_TYPES[self._kinds[name]]), frame.height)
         return pa.table(list(arrays.values()), names=list(arrays))
 
 

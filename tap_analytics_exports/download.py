@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+import hashlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tap_analytics_exports.ahead import ahead
 from tap_analytics_exports.errors import Busy, ExportFailed, Unreachable
 from tap_analytics_exports.parse import prove
 
@@ -55,12 +57,14 @@ class LocalFile:
         name: As of its `RemoteFile`.
         size: Bytes, as stored at the provider.
         rows: As of its `RemoteFile`: what the parser has to find.
+        sha256: Of its bytes, if they have just arrived.
     """
 
     path: Path
     name: str
     size: int
     rows: int | None = None
+    sha256: str | None = None
 
     def to_entry(self) -> dict[str, Any]:
         """What the ledger says of it."""
@@ -99,10 +103,12 @@ def download(remote: RemoteFile, path: Path, *, allow_unverified: bool = False) 
 def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> LocalFile:
     part = path.with_suffix(".part")
     size = 0
+    digest = hashlib.sha256()
     try:
-        with remote.open() as body, part.open("wb") as file:
-            for chunk in body.chunks:
+        with remote.open() as body, part.open("wb") as file, _arriving(body) as chunks:
+            for chunk in chunks:
                 size += file.write(chunk)
+                digest.update(chunk)
         if remote.size is not None and size != remote.size:
             raise Unreachable(f"{remote.name}: {size} bytes arrived where {remote.size} were announced")
         announced = body.proof or remote.size is not None
@@ -121,4 +127,9 @@ def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> Local
         part.rename(path)
     finally:
         part.unlink(missing_ok=True)
-    return LocalFile(path, remote.name, size, remote.rows)
+    return LocalFile(path, remote.name, size, remote.rows, digest.hexdigest())
+
+
+def _arriving(body: Body) -> closing[Generator[bytes]]:
+    """The bytes, of which the next ones arrive while some are written."""
+    return closing(ahead((chunk for chunk in body.chunks), "downloads"))

@@ -685,6 +685,8 @@ def _still_there(folder: Path, entries: Sequence[Entry] | None) -> list[LocalFil
 def _joined_sha256(files: Sequence[LocalFile]) -> str | None:
     if not files:
         return None
+    if len(files) == 1 and files[0].sha256:
+        return files[0].sha256
     joined = hashlib.sha256()
     for local in files:
         with local.path.open("rb") as file:

@@ -133,16 +133,17 @@ class TapAnalyticsExports(Tap):
         jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
-        formats: set[str] = set()
+        needed = {"casting"} if self.settings.batch_config is None else {"casting", "batches"}
+        rows = False
         for stream in self._selected_exports():
             ledger = self._ledger(stream)
             planned = stream.plan(end, ledger)
             jobs.plan(stream.name, planned, ledger)
-            if planned:
-                formats.add(stream.provider.dialect(stream.export).format)
+            rows = rows or bool(planned)
+            needed.add(f"parse.{stream.provider.dialect(stream.export).format}")
         jobs.start()
-        if formats:
-            threading.Thread(target=_prepare_rows, args=[formats, jobs.wake], daemon=True).start()
+        if rows:
+            threading.Thread(target=_prepare_rows, args=[needed, jobs.wake], daemon=True).start()
         return jobs
 
     @cached_property
@@ -359,13 +360,13 @@ class TapAnalyticsExports(Tap):
         ctx.exit(tap.check())
 
 
-def _prepare_rows(formats: Iterable[str], wake: Callable[[], None]) -> None:
+def _prepare_rows(modules: Iterable[str], wake: Callable[[], None]) -> None:
     """Import what only rows need while the vendors are busy, and the main thread tells of their jobs."""
     importlib.import_module("tap_analytics_exports.writing")
     # With the handler of polars, SIGINT would not end the main thread's wait for news.
     signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - the name says what
     wake()  # one may have come before
-    for name in ("casting", *(f"parse.{each}" for each in formats)):
+    for name in modules:
         importlib.import_module(f"tap_analytics_exports.{name}")
     importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
 

@@ -161,7 +161,7 @@ def test_parquet_is_not_written_where_the_catalog_has_another_type(sandbox, tmp_
     result = run_tap(config, catalog=catalog)
     assert (result.exit_code, result.of("BATCH"), list(tmp_path.iterdir())) == (3, [], [])
     assert (
-        "the catalog has int64 for the column device_screen_height, and the settings string"
+        "the catalog has integer for the column device_screen_height, and the settings string"
         in (result.runs[0]["error"])
     )
 
