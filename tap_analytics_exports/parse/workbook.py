@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-BLOCK = 4 << 20
+BLOCK = 6 << 20
 FIRST_BLOCK = 64 << 10
 LARGEST_PART = 64 << 20  # of those that are read whole
 LARGEST_TABLE = 1 << 30
@@ -247,7 +247,9 @@ def _items(xml: bytes) -> pl.Series:
     places, texts = texts_within(found, item.cum_sum())
     rows = pl.repeat(None, int(item.sum()), dtype=pl.UInt32, eager=True)
     rows = rows.scatter(places - 1, pl.int_range(len(places), dtype=pl.UInt32, eager=True))
-    return unescaped(texts).gather(rows)
+    items = unescaped(texts).gather(rows)
+    # In memory of their own: else they would keep all of the XML.
+    return pl.Series(items.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
 def _named_plainly(data: bytes, prefix: bytes) -> bytes:

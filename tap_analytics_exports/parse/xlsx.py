@@ -37,12 +37,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Of cells (ECMA-376, part 1, 18.18.11), those that are numbers by their format; what is not known is a text.
+KINDS = ("number", "moment", "span", "s", "b", "e", "inlineStr", "str")
 BEFORE_REFERENCE = b'c r="'
 LETTERS, MOST_LETTERS = 26, 3
 DIGITS, MOST_DIGITS = 10, 7
 
-# Blocks that are taken apart at once; with two, a core would wait for what only one can do at a time.
-AT_ONCE = 3
+# Blocks that are taken apart at once, besides the one that is read. Of more, smaller ones, more time would go
+# into waiting for Python.
+AT_ONCE = 2
 
 # A frame has at most this many places for cells, however wide the sheet is.
 FRAME_CELLS = 2_000_000
@@ -170,14 +173,17 @@ class _Sheet:
         place, row = (_counted(which) - 1 for which in (cell, found.named("row")))
         cells = self._places(found.filter(cell), row.filter(cell))
         texts = [_at(place.filter(value), found.filter(value).texts(), cells)]
-        if (cells["kind"] == "inlineStr").any():
-            inline = _at(*texts_within(found, place), cells)
-            texts.append(inline.filter(pl.col("kind") == "inlineStr"))
-        read = [
-            pl.DataFrame({"row": row, "column": column, "text": self._text(kind[0], values)})
-            for row, column, kind, values in pl.concat(texts).partition_by("kind")
-        ]
-        cells = pl.concat([pl.DataFrame(schema=_CELLS), *read]).filter(pl.col("text") != "")
+        inline = KINDS.index("inlineStr")
+        if (cells["kind"] == inline).any():
+            texts.append(_at(*texts_within(found, place), cells).filter(pl.col("kind") == inline))
+        read = [pl.DataFrame(schema=_CELLS)]
+        written = pl.concat(texts)
+        for code, kind in enumerate(KINDS):
+            some = written.filter(written["kind"] == code)
+            if some.height:
+                text = self._text(kind, some["value"])
+                read.append(some.select("row", "column", text.alias("text")))
+        cells = pl.concat(read).filter(pl.col("text") != "")
         return cells.with_columns(_without_gaps(cells["row"]))
 
     def _places(self, cells: Tags, row: pl.Series) -> pl.DataFrame:
@@ -185,8 +191,8 @@ class _Sheet:
         column, behind = _references(cells)
         more = behind < cells.end
         attributes = cells.strings(behind.filter(more), cells.end.filter(more))
-        kind = pl.repeat(self._kind(""), len(row), dtype=pl.String, eager=True)
-        kind = kind.scatter(more.arg_true(), _mapped(attributes, self._kind, pl.String))
+        kind = pl.repeat(self._kind(""), len(row), dtype=pl.UInt8, eager=True)
+        kind = kind.scatter(more.arg_true(), _mapped(attributes, self._kind, pl.UInt8))
         if behind.null_count():
             others = behind.is_null()
             given = [tag.removeprefix("c") for tag in cells.filter(others).tags()]
@@ -197,19 +203,20 @@ class _Sheet:
             column = _continued(column, row)
         return pl.DataFrame({"row": row, "column": column, "kind": kind})
 
-    def _kind(self, attributes: str) -> str:
-        """What a cell's value means, by its attributes."""
+    def _kind(self, attributes: str) -> int:
+        """What a cell's value means, by its attributes; as a place in `KINDS`."""
         given = _given(attributes)
         kind = given.get("t", "n")
         if kind != "n":
-            return kind
+            return KINDS.index(kind) if kind in KINDS else KINDS.index("str")
         style = given.get("s", "0")
         if not style.isdecimal():
             raise unreadable(f"a cell has {style!r} for the number of its style")
-        return self._number_kinds[int(style)] if int(style) < len(self._number_kinds) else "number"
+        known = int(style) < len(self._number_kinds)
+        return KINDS.index(self._number_kinds[int(style)] if known else "number")
 
     def _text(self, kind: str, values: pl.Series) -> pl.Series:  # noqa: PLR0911 - one for each kind
-        """Values of one kind (ECMA-376, part 1, 18.18.11, or a number's kind) as text."""
+        """Values of one kind as text."""
         match kind:
             case "s":
                 texts = self._texts.result()
