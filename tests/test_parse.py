@@ -452,7 +452,10 @@ STYLES = {
     "types first": [(r'<c r="(\w+)"([^>/]*)', r'<c\2 r="\1"')],
     "comments": [("<v>", "<!-- <v>0</v></c></row> --><v>"), ("<row", "<!----><row")],
     "CDATA": [(r"<v>(\w+)</v>", r"<v><![CDATA[\1]]></v>")],
+    "long references": [(r'r="([A-Z])(\d+)"', r'r="\g<1>0000000000000000000000000000000000000000\2"')],
     "formulas": [("<v>", '<f t="shared" si="0">A1&lt;B1</f><v>')],
+    "empty formulas": [("<v>", "<f/><v>")],
+    "empty cells": [("</row>", '<c r="E1" s="0"/></row>')],
     "no dimension": [("<dimension[^>]*>", "")],
     "a wrong dimension": [('ref="A1', 'ref="F9')],
     "the other namespace": [("schemas.openxmlformats.org", "purl.oclc.org/ooxml")],
@@ -470,6 +473,13 @@ def test_all_ways_to_write_a_sheet_mean_the_same(tmp_path, style):
     plain = read(path, ROWS)
     assert (header, rows, bad) == plain
     assert rows[0] == (1, "1", "x < y & z", "true", "2.5")
+
+
+def test_columns_are_those_of_the_references(tmp_path):
+    width = 27 * 26 + 30  # beyond ZZ
+    path = workbook(tmp_path / "book", [[f"c{i}" for i in range(width)], [i or None for i in range(width)]])
+    _, rows, bad = read(path, ROWS)
+    assert (rows, bad) == ([(1, None, *map(str, range(1, width)))], [])
 
 
 def test_a_sheet_in_utf_16(tmp_path):
@@ -573,6 +583,8 @@ DAMAGED = {
     "text between cells": ("</c></row></sheetData>", "</c>text</row></sheetData>"),
     "text before rows": ("<sheetData>", "<sheetData>text"),
     "text in a row": ("(<row[^>]*>)", r"\1text"),
+    "text in a cell": ("(<c[^>]*>)", r"\1text"),
+    "attributes that touch": ('r="A2"', 'r="A2"t="b"'),
     "an end of another name": ("</v></c></row></sheetData>", "</v></x></row></sheetData>"),
     "ends in another order": ("</v></c></row></sheetData>", "</c></v></row></sheetData>"),
     "a text in no cell": ("<sheetData>", "<sheetData><row><v>1</v></row>"),

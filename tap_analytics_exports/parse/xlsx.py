@@ -250,7 +250,8 @@ def _references(cells: Tags) -> tuple[pl.Series, pl.Series]:
     """Of cells whose first attribute is their reference, their column, and the place behind it; else null."""
     before = len(BEFORE_REFERENCE)
     last = _REFERENCE.search(cells.data, cells.start[-1]) if len(cells.start) else None
-    longest = MOST_LETTERS + (len(last[1]) if last else MOST_DIGITS) + 1
+    digits = min(len(last[1]), MOST_DIGITS) if last else MOST_DIGITS  # as they grow from row to row
+    longest = MOST_LETTERS + digits + 1
     known = pl.all_horizontal(pl.col(str(i)) == letter for i, letter in enumerate(BEFORE_REFERENCE, 1))
     none = pl.lit(0, pl.UInt16).alias("column"), pl.lit(0, pl.UInt8).alias("length")
     found = cells.signs(before + longest)
@@ -272,8 +273,8 @@ def _references(cells: Tags) -> tuple[pl.Series, pl.Series]:
         pl.when(known).then(column - 1).cast(pl.Int64),
         pl.when(known).then(pl.lit(cells.start) + pl.col("length") + (before + 2)).alias("behind"),
     )
-    columns, places = in_one_go(found).get_columns()
-    return columns, places
+    references, places = in_one_go(found).get_columns()
+    return references, places
 
 
 def _given(attributes: str) -> dict[str, str]:
