@@ -254,7 +254,7 @@ def _items(xml: bytes) -> pl.Series:
 
 def _named_plainly(data: bytes, prefix: bytes) -> bytes:
     """XML whose names have no prefix; line ends are those that a reader of XML sees."""
-    data.decode()
+    data.decode()  # which fails where it is not UTF-8
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data.replace(b"<" + prefix, b"<").replace(b"</" + prefix, b"</") if prefix else data

@@ -1,8 +1,8 @@
 """XLSX workbooks as frames of text, a block of the sheet's XML after the other.
 
 A block is taken apart into its tags, and all cells of a kind are read at once. What is asked of XML is that
-its tags and elements have as many ends as starts, and that cells are what they can be; that nothing of it is
-missing, the checksums of the ZIP file tell.
+its elements end where they have to, and that cells are what they can be; that nothing of it is missing, the
+checksums of the ZIP file tell.
 """
 
 from __future__ import annotations
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Of cells (ECMA-376, part 1, 18.18.11), those that are numbers by their format; what is not known is a text.
-KINDS = ("number", "moment", "span", "s", "b", "e", "inlineStr", "str")
+# Of cells (ECMA-376, part 1, 18.18.11); what is not known is a text. Numbers are of one of three kinds.
+TYPES = ("s", "b", "e", "inlineStr", "str")
+KINDS = ("number", "moment", "span", *TYPES)
 BEFORE_REFERENCE = b'c r="'
 LETTERS, MOST_LETTERS = 26, 3
 DIGITS, MOST_DIGITS = 10, 7
@@ -208,7 +209,7 @@ class _Sheet:
         given = _given(attributes)
         kind = given.get("t", "n")
         if kind != "n":
-            return KINDS.index(kind) if kind in KINDS else KINDS.index("str")
+            return KINDS.index(kind if kind in TYPES else "str")
         style = given.get("s", "0")
         if not style.isdecimal():
             raise unreadable(f"a cell has {style!r} for the number of its style")
