@@ -173,7 +173,7 @@ def without_nul(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRow]]:
     ]
 
 
-def as_numbers(data: bytes) -> pl.Series:
+def as_numbers(data: bytes | memoryview) -> pl.Series:
     """Bytes as numbers, in the same memory."""
     import polars as pl  # noqa: PLC0415 - as above
     import pyarrow as pa  # noqa: PLC0415

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 # What is made of a block takes many times its size, and three of them are on their way at once.
 BLOCK = 3 << 19
-STEP = 64 << 10
+STEP = 4 << 10
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -62,7 +62,11 @@ class _Reader:
         self._record = re.compile(field + rest + rb"(?P<end>\r\n|\r|\n|\Z)")
         self._header: tuple[str, ...] | None = None
         self._rows = 0
-        self._data = b""
+        # A line break, what is at hand, and another line break; in the same memory for all blocks, as new
+        # memory of this size takes longer to get than to fill.
+        self._buffer = bytearray(b"\n")
+        self._start = self._end = 1
+        self._nul = False
         self._final = False
 
     def frames(self) -> Iterator[TextFrame]:
@@ -74,30 +78,45 @@ class _Reader:
             for frame in self._parse(*self._take_records()):
                 yield frame
                 empty = False
-        if self._data:
+        if self._start < self._end:
             raise ExportFailed(
                 f"a quote opened after data row {self._rows} is never closed: the file is cut, or quotes "
                 "within its fields are not doubled"
             )
         if empty and self._header is not None:
-            yield TextFrame(self._header, self._table(b"", []), [])
+            yield TextFrame(self._header, self._table(memoryview(b""), []), [])
+
+    @property
+    def _data(self) -> memoryview:
+        """What is at hand."""
+        return memoryview(self._buffer)[self._start : self._end]
 
     def _read(self) -> None:
         """Add to what is at hand: a block, or as much again where one record fills it."""
-        if len(self._data) > LONGEST_RECORD:
+        rest = bytes(self._data)
+        if len(rest) > LONGEST_RECORD:
             raise ExportFailed(
                 f"the record after data row {self._rows} is longer than {LONGEST_RECORD >> 20} MiB: is one "
                 "of its quotes never closed?"
             )
-        block = self._source.read(max(BLOCK, len(self._data)))
-        self._data += block
+        block = self._source.read(max(BLOCK, len(rest)))
         self._final = not block
+        self._nul = b"\0" in rest or b"\0" in block
+        between = 1 + len(rest)
+        self._start, self._end = 1, between + len(block)
+        if len(self._buffer) <= self._end:
+            self._buffer = bytearray(self._end + 1)
+        buffer = self._buffer
+        buffer[0] = buffer[self._end] = ord("\n")
+        buffer[1:between] = rest
+        buffer[between : self._end] = block
 
     def _take_header(self) -> bool:
         """Take the first record off, if it is there in full and not blank."""
-        self._data = self._data.lstrip(b"\r\n")
-        found = self._record.match(self._data)
-        if not self._data or not found or not (found["end"] or self._final):
+        data = bytes(self._data).lstrip(b"\r\n")
+        self._start = self._end - len(data)
+        found = self._record.match(data)
+        if not data or not found or not (found["end"] or self._final):
             return False
         record = found[0][: len(found[0]) - len(found["end"])]
         text = self._decode(record)
@@ -111,27 +130,28 @@ class _Reader:
         self._header = tuple(
             field[1:-1].replace('""', '"') if field.startswith('"') else field for field in fields
         )
-        self._data = self._data[found.end() :]
+        self._start += found.end()
         return True
 
-    def _take_records(self) -> tuple[bytes, list[tuple[int, bytes]]]:
+    def _take_records(self) -> tuple[memoryview, list[tuple[int, bytes]]]:
         """Take all records off that are there in full.
 
         Returns:
-            Those that are well formed, and of the others the place among all of them, from 0, and the text.
+            Those that are well formed, until the next block is read; and of the others the place among all
+            of them, from 0, and the text.
         """
         data = self._data
-        quotes = self._quotes(data)
+        quotes = self._quotes()
         if quotes is None:
             return self._walk(data)
         end = self._last_end(data, quotes)
-        self._data = data[end:]
+        self._start += end
         return data[:end], []
 
-    def _quotes(self, data: bytes) -> pl.Series | None:
+    def _quotes(self) -> pl.Series | None:
         """The places of all quotes; none if one is not where RFC 4180 has it: around a field, or doubled."""
-        around = as_numbers(b"\n" + data + b"\n")
-        quotes = places_of(around.slice(1, len(data)) == ord('"'))
+        around = as_numbers(memoryview(self._buffer)[self._start - 1 : self._end + 1])
+        quotes = places_of(around.slice(1, len(around) - 2) == ord('"'))
         place = pl.col("place")
         before = pl.lit(around).gather(place.gather_every(2))
         after = pl.lit(around).gather(place.gather_every(2, offset=1) + 2)
@@ -147,22 +167,24 @@ class _Reader:
         )
         return quotes if all(regular.row(0)) else None
 
-    def _last_end(self, data: bytes, quotes: pl.Series) -> int:
+    def _last_end(self, data: memoryview, quotes: pl.Series) -> int:
         """Where the last record that is there in full ends: at a line break with no field open."""
         if self._final and len(quotes) % 2 == 0:
             return len(data)
         signs = as_numbers(data)
         # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
         for sign, end in (("\n", len(data)), ("\r", len(data) - 1)):
-            for start in range(max(0, end - STEP), -STEP, -STEP):  # from behind, where it mostly is
-                some = signs[max(0, start) : min(start + STEP, end)]
-                breaks = (some == ord(sign)).arg_true() + max(0, start)
+            step = STEP
+            while end > 0:  # from behind, where it mostly is
+                start = max(0, end - step)
+                breaks = (signs[start:end] == ord(sign)).arg_true() + start
                 outside = breaks.filter(quotes.search_sorted(breaks) % 2 == 0)
                 if len(outside):
                     return int(outside[-1]) + 1
+                end, step = start, 4 * step  # noqa: PLW2901
         return 0
 
-    def _walk(self, data: bytes) -> tuple[bytes, list[tuple[int, bytes]]]:
+    def _walk(self, data: memoryview) -> tuple[memoryview, list[tuple[int, bytes]]]:
         """Take records off one by one."""
         good: list[bytes] = []
         malformed: list[tuple[int, bytes]] = []
@@ -175,10 +197,10 @@ class _Reader:
                 malformed.append((len(good) + len(malformed), found[0].rstrip(b"\r\n")))
             elif found[0] != found["end"]:
                 good.append(found[0])
-        self._data = data[at:]
-        return b"".join(good), malformed
+        self._start += at
+        return memoryview(b"".join(good)), malformed
 
-    def _parse(self, data: bytes, malformed: Sequence[tuple[int, bytes]]) -> Iterator[TextFrame]:
+    def _parse(self, data: memoryview, malformed: Sequence[tuple[int, bytes]]) -> Iterator[TextFrame]:
         """Frames of whole records."""
         assert self._header is not None  # noqa: S101 - taken before
         invalid: list[pc.InvalidRow] = []
@@ -201,7 +223,7 @@ class _Reader:
         ]
         rows = rows.with_columns(_without(numbers, [row.number - 1 for row in invalid]))
         self._rows += total
-        if b"\0" in data:
+        if self._nul:
             rows, more = without_nul(rows)
             bad += more
         bad.sort(key=lambda row: row.row_number)
@@ -209,7 +231,7 @@ class _Reader:
         for offset in range(0, max(rows.height, bool(bad)), FRAME_ROWS):
             yield TextFrame(self._header, rows.slice(offset, FRAME_ROWS), [] if offset else bad)
 
-    def _table(self, data: bytes, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
+    def _table(self, data: memoryview, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
         """Parse records, well formed and in UTF-8; those of another width than the header's are put aside."""
         assert self._header is not None  # noqa: S101 - taken before
         names = [str(position) for position in range(len(self._header))]
@@ -237,7 +259,7 @@ class _Reader:
         )
         return pl.DataFrame(table, schema=schema)
 
-    def _check(self, data: bytes) -> None:
+    def _check(self, data: memoryview) -> None:
         whole = pa.py_buffer(struct.pack("=qq", 0, len(data)))
         try:
             pa.Array.from_buffers(pa.large_binary(), 1, [None, whole, pa.py_buffer(data)]).cast(
