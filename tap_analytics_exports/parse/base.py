@@ -7,6 +7,7 @@ import csv
 import functools
 import gzip
 import io
+import struct
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, BinaryIO, Literal, Self, cast
 
@@ -205,6 +206,19 @@ def in_one_go(query: pl.LazyFrame) -> pl.DataFrame:
     import polars as pl  # noqa: PLC0415 - as above
 
     return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
+
+
+def is_utf8(data: bytes | memoryview) -> bool:
+    """Whether it can be decoded, which is not done, as it would take memory."""
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
+    ends = pa.py_buffer(struct.pack("=qq", 0, len(data)))
+    whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])
+    try:
+        whole.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def not_encoded(encoding: str) -> ExportFailed:

@@ -9,7 +9,6 @@ other block is walked through record by record.
 from __future__ import annotations
 
 import re
-import struct
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -28,6 +27,7 @@ from tap_analytics_exports.parse.base import (
     Utf8,
     as_numbers,
     in_one_go,
+    is_utf8,
     not_encoded,
     places_of,
     without_nul,
@@ -204,7 +204,8 @@ class _Reader:
         """Frames of whole records."""
         assert self._header is not None  # noqa: S101 - taken before
         invalid: list[pc.InvalidRow] = []
-        self._check(data)
+        if not is_utf8(data):
+            raise not_encoded(self._source.encoding)
         rows = self._table(data, invalid)
         total = rows.height + len(invalid) + len(malformed)
         first = self._rows + 1
@@ -258,15 +259,6 @@ class _Reader:
             ),
         )
         return pl.DataFrame(table, schema=schema)
-
-    def _check(self, data: memoryview) -> None:
-        whole = pa.py_buffer(struct.pack("=qq", 0, len(data)))
-        try:
-            pa.Array.from_buffers(pa.large_binary(), 1, [None, whole, pa.py_buffer(data)]).cast(
-                pa.large_string()
-            )
-        except pa.ArrowInvalid as error:
-            raise not_encoded(self._source.encoding) from error
 
     def _decode(self, data: bytes) -> str:
         try:

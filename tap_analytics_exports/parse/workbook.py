@@ -17,7 +17,7 @@ import polars as pl
 from isal import igzip
 from isal.igzip_lib import IsalError
 
-from tap_analytics_exports.parse.base import LONGEST_RECORD, Utf8
+from tap_analytics_exports.parse.base import LONGEST_RECORD, Utf8, is_utf8
 from tap_analytics_exports.parse.markup import Element, Tags, tags, unreadable
 
 if TYPE_CHECKING:
@@ -122,17 +122,20 @@ class Workbook:
                     if prefix is None:
                         prefix = _prefix(data)
                         end = b"</" + prefix + element.encode() + b">"
-                    rest += data
-                    cut = rest.rfind(end, max(0, len(rest) - len(data) - len(end))) + len(end)
-                    if cut >= len(end):
-                        yield _named_plainly(rest[:cut], prefix)
-                        rest = rest[cut:]
+                    cut = data.rfind(end)
+                    if cut < 0:  # or it began before
+                        data, rest, searched = rest + data, b"", len(rest) - len(end)
+                        cut = data.rfind(end, max(0, searched))
+                    if cut >= 0:
+                        cut += len(end)
+                        yield _named_plainly(b"".join((rest, memoryview(data)[:cut])), prefix, part)
+                        rest = data[cut:]
                         size = min(4 * size, BLOCK)
-                    elif len(rest) > LONGEST_RECORD:
+                    elif len(data) > LONGEST_RECORD:
                         raise unreadable(f"a row or a text is longer than {LONGEST_RECORD >> 20} MiB")
-            yield _named_plainly(rest, prefix or b"")
-        except UnicodeDecodeError as error:
-            raise unreadable(f"{part} is not UTF-8") from error
+                    else:
+                        rest = data
+            yield _named_plainly(rest, prefix or b"", part)
         except (KeyError, *_ZIP_ERRORS) as error:
             raise unreadable(f"{part} is damaged ({error})") from error
 
@@ -252,9 +255,10 @@ def _items(xml: bytes) -> pl.Series:
     return pl.Series(items.to_arrow(compat_level=pl.CompatLevel.oldest()))
 
 
-def _named_plainly(data: bytes, prefix: bytes) -> bytes:
+def _named_plainly(data: bytes, prefix: bytes, part: str) -> bytes:
     """XML whose names have no prefix; line ends are those that a reader of XML sees."""
-    data.decode()  # which fails where it is not UTF-8
+    if not is_utf8(data):
+        raise unreadable(f"{part} is not UTF-8")
     if b"\r" in data:
         data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
     return data.replace(b"<" + prefix, b"<").replace(b"</" + prefix, b"</") if prefix else data
