@@ -30,6 +30,7 @@ from tap_analytics_exports.streams import (
 )
 
 _GZIP_LEVEL = 1  # the files are read once
+_BUFFER = 256 << 10
 _PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}
 
 _CONSTANTS = frozenset({EXPORT_ID, WINDOW_START, WINDOW_END, TABLE_VERSION})
@@ -148,8 +149,10 @@ class Batches(Outlet):
         file = self._open.enter_context(_created(self._settings, name))
         if encoding.format == "parquet":
             compression = _PARQUET_COMPRESSION[encoding.compression]
+            # What it writes comes in many small pieces, each of which would have to wait for Python.
+            sink = self._open.enter_context(pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER))
             writer = pq.ParquetWriter(
-                file,
+                sink,
                 part.data.schema,
                 compression=compression,
                 compression_level=_GZIP_LEVEL if compression == "gzip" else None,
