@@ -47,6 +47,10 @@ _ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "json": pa.string_view(),
 }
 
+# Of Arrow's usual memory, which comes in huge pages, the writing of Parquet would take more, and time to get it.
+if "jemalloc" in pa.supported_memory_backends():
+    pa.set_memory_pool(pa.jemalloc_memory_pool())
+
 
 @dataclass(frozen=True, slots=True)
 class _Part:
