@@ -47,7 +47,7 @@ _ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "json": pa.string_view(),
 }
 
-# Of Arrow's usual memory, which comes in huge pages, the writing of Parquet would take more, and time to get it.
+# Arrow's usual memory comes in huge pages: writing Parquet would take more of it, and time to get them.
 if "jemalloc" in pa.supported_memory_backends():
     pa.set_memory_pool(pa.jemalloc_memory_pool())
 

@@ -182,6 +182,12 @@ def as_numbers(data: bytes | memoryview) -> pl.Series:
     return pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
 
 
+def as_bytes(numbers: pl.Series) -> bytes:
+    """Numbers of one byte each as bytes."""
+    array = numbers.to_arrow()
+    return bytes(array.buffers()[1].slice(array.offset, len(array)))
+
+
 def places_of(which: pl.Series) -> pl.Series:
     """Where it is true, as UInt32; `arg_true` takes three times as long and more."""
     import polars as pl  # noqa: PLC0415 - as above

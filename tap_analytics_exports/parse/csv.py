@@ -25,11 +25,10 @@ from tap_analytics_exports.parse.base import (
     Dialect,
     TextFrame,
     Utf8,
+    as_bytes,
     as_numbers,
-    in_one_go,
     is_utf8,
     not_encoded,
-    places_of,
     without_nul,
 )
 
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
 
 # What is made of a block takes many times its size, and three of them are on their way at once.
 BLOCK = 3 << 19
-STEP = 4 << 10
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -84,7 +82,8 @@ class _Reader:
                 "within its fields are not doubled"
             )
         if empty and self._header is not None:
-            yield TextFrame(self._header, self._table(memoryview(b""), []), [])
+            rows = self._table(memoryview(b""), []).hstack([pl.Series(ROW_NUMBER, [], pl.Int64)])
+            yield TextFrame(self._header, rows, [])
 
     @property
     def _data(self) -> memoryview:
@@ -144,45 +143,36 @@ class _Reader:
         quotes = self._quotes()
         if quotes is None:
             return self._walk(data)
-        end = self._last_end(data, quotes)
-        self._start += end
-        return data[:end], []
+        data = data[: self._last_end(quotes) - self._start]
+        self._start += len(data)
+        return data, []
 
-    def _quotes(self) -> pl.Series | None:
-        """The places of all quotes; none if one is not where RFC 4180 has it: around a field, or doubled."""
+    def _quotes(self) -> int | None:
+        """How many quotes there are; None if one is not where RFC 4180 has it: around a field, or doubled."""
         around = as_numbers(memoryview(self._buffer)[self._start - 1 : self._end + 1])
-        quotes = places_of(around.slice(1, len(around) - 2) == ord('"'))
-        place = pl.col("place")
-        before = pl.lit(around).gather(place.gather_every(2))
-        after = pl.lit(around).gather(place.gather_every(2, offset=1) + 2)
+        count = len(around) - 2
+        quotes = around.slice(1, count) == ord('"')
+        before, after = (as_bytes(around.slice(start, count).filter(quotes)) for start in (0, 2))
         # Two quotes side by side within a field look like the end of one and the start of another.
-        neighbours = list(f'{self._delimiter}\r\n"'.encode())
-        regular = in_one_go(
-            pl.DataFrame([quotes.alias("place")])
-            .lazy()
-            .select_seq(
-                before.is_in(neighbours).all().alias("before"),
-                after.is_in(neighbours).all().alias("after"),
-            )
-        )
-        return quotes if all(regular.row(0)) else None
+        neighbours = f'{self._delimiter}\r\n"'.encode()
+        irregular = before[::2].translate(None, neighbours) or after[1::2].translate(None, neighbours)
+        return None if irregular else len(before)
 
-    def _last_end(self, data: memoryview, quotes: pl.Series) -> int:
+    def _last_end(self, quotes: int) -> int:
         """Where the last record that is there in full ends: at a line break with no field open."""
-        if self._final and len(quotes) % 2 == 0:
-            return len(data)
-        signs = as_numbers(data)
+        if self._final and quotes % 2 == 0:
+            return self._end
         # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
-        for sign, end in (("\n", len(data)), ("\r", len(data) - 1)):
-            step = STEP
-            while end > 0:  # from behind, where it mostly is
-                start = max(0, end - step)
-                breaks = (signs[start:end] == ord(sign)).arg_true() + start
-                outside = breaks.filter(quotes.search_sorted(breaks) % 2 == 0)
-                if len(outside):
-                    return int(outside[-1]) + 1
-                end, step = start, 4 * step  # noqa: PLW2901
-        return 0
+        for sign, last in ((b"\n", self._end), (b"\r", self._end - 1)):
+            end = last
+            before = quotes - self._buffer.count(b'"', end, self._end)
+            while (place := self._buffer.rfind(sign, self._start, end)) >= 0:
+                before -= self._buffer.count(b'"', place, end)
+                if before % 2 == 0:
+                    return place + 1
+                end = self._buffer.rfind(b'"', self._start, place)  # all that is behind it is in its field
+                before -= 1
+        return self._start
 
     def _walk(self, data: memoryview) -> tuple[memoryview, list[tuple[int, bytes]]]:
         """Take records off one by one."""
@@ -222,7 +212,7 @@ class _Reader:
             )
             for row in invalid
         ]
-        rows = rows.with_columns(_without(numbers, [row.number - 1 for row in invalid]))
+        rows = rows.hstack([_without(numbers, [row.number - 1 for row in invalid])])
         self._rows += total
         if self._nul:
             rows, more = without_nul(rows)
@@ -236,9 +226,8 @@ class _Reader:
         """Parse records, well formed and in UTF-8; those of another width than the header's are put aside."""
         assert self._header is not None  # noqa: S101 - taken before
         names = [str(position) for position in range(len(self._header))]
-        schema = dict.fromkeys(names, pl.String)
         if not data:
-            return pl.DataFrame(schema={**schema, ROW_NUMBER: pl.Int64})
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
 
         def put_aside(row: pc.InvalidRow) -> str:
             invalid.append(row)
@@ -258,7 +247,8 @@ class _Reader:
                 check_utf8=False,
             ),
         )
-        return pl.DataFrame(table, schema=schema)
+        # Texts as polars has them: to make them so in polars takes longer, and other threads wait for it.
+        return pl.DataFrame(table.cast(pa.schema([(name, pa.string_view()) for name in names])))
 
     def _decode(self, data: bytes) -> str:
         try:
