@@ -244,7 +244,9 @@ def _at(places: pl.Series, texts: pl.Series, cells: pl.DataFrame) -> pl.DataFram
     """The cells at some places, with a text for each as `value`."""
     if len(places) and (places[0] >= cells.height or (places[1:] == places[:-1]).any()):
         raise unreadable("its sheet has a text in no cell, or several in one")
-    return cells[places].hstack([texts.alias("value")])
+    # Where each cell has one, they are all in their order.
+    some = cells if len(places) == cells.height else cells[places]
+    return some.hstack([texts.alias("value")])
 
 
 def _references(cells: Tags) -> tuple[pl.Series, pl.Series]:
