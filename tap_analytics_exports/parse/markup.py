@@ -36,7 +36,7 @@ _CHILDREN: dict[str, tuple[str, ...]] = {
 _WITH_TEXT = ("v", "f", "t")
 _WITHOUT_TEXT = tuple(_CHILDREN.keys() - set(_WITH_TEXT))
 
-_PADDING = b" " * 32  # behind the start of a tag, more is never looked at
+PADDING = b" " * 32  # behind the start of a tag, more is never looked at
 _LONGEST = len("/row>")
 
 _COMMENT = re.compile("<!--.*?-->", re.DOTALL)
@@ -49,7 +49,7 @@ class Tags:
     """Tags of some XML in their order.
 
     Attributes:
-        data: The XML in UTF-8, and something behind it.
+        data: The XML in UTF-8, and `PADDING` behind it.
         start: Of each tag, the place of its `<`.
         end: The place of its `>`.
         behind: The place of the next tag's `<`.
@@ -101,7 +101,7 @@ def tags(xml: bytes, element: Element) -> Tags:
     """The start tags of some whole elements, and of all within them.
 
     Args:
-        xml: UTF-8; names have no prefix.
+        xml: UTF-8, and `PADDING` behind it; names have no prefix.
         element: The name of the outermost elements.
 
     Raises:
@@ -121,18 +121,17 @@ def tags(xml: bytes, element: Element) -> Tags:
 
 def _cut(xml: bytes) -> Tags | None:
     """All tags, their codes without names; None if they are not parted by texts."""
-    data = xml + _PADDING
-    signs = as_numbers(data)
+    signs = as_numbers(xml)
     ends = signs == ord(">")
     start, end = places_of(signs == ord("<")), places_of(ends)
     if len(start) != len(end) or xml[: start[0] if len(start) else None].strip():
         return None
-    behind = start.shift(-1, fill_value=len(xml))
+    behind = start.shift(-1, fill_value=len(xml) - len(PADDING))
     if not ((start < end).all() and (end < behind).all()):
         return None
     last = signs.head(-1).filter(ends.slice(1))
     code = (last == ord("/")).cast(pl.UInt8) * _EMPTY
-    return Tags(data, start, end, behind, code.alias("code"))
+    return Tags(xml, start, end, behind, code.alias("code"))
 
 
 def _told_by_signs(found: Tags, element: Element) -> Tags | None:

@@ -18,7 +18,7 @@ from isal import igzip
 from isal.igzip_lib import IsalError
 
 from tap_analytics_exports.parse.base import LONGEST_RECORD, Utf8, is_utf8
-from tap_analytics_exports.parse.markup import Element, Tags, tags, unreadable
+from tap_analytics_exports.parse.markup import PADDING, Element, Tags, tags, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,7 +107,7 @@ class Workbook:
         """A part's XML in blocks; all but the first and the last begin and end with such an element.
 
         The elements of the part's own namespace have no prefix. What comes before the first such element, and
-        after the last, is there too.
+        after the last, is there too; and behind each block, `PADDING`.
         """
         end = b""
         prefix = None
@@ -128,14 +128,14 @@ class Workbook:
                         cut = data.rfind(end, max(0, searched))
                     if cut >= 0:
                         cut += len(end)
-                        yield _named_plainly(b"".join((rest, memoryview(data)[:cut])), prefix, part)
+                        yield _named_plainly(b"".join((rest, memoryview(data)[:cut], PADDING)), prefix, part)
                         rest = data[cut:]
                         size = min(4 * size, BLOCK)
                     elif len(data) > LONGEST_RECORD:
                         raise unreadable(f"a row or a text is longer than {LONGEST_RECORD >> 20} MiB")
                     else:
                         rest = data
-            yield _named_plainly(rest, prefix or b"", part)
+            yield _named_plainly(rest + PADDING, prefix or b"", part)
         except (KeyError, *_ZIP_ERRORS) as error:
             raise unreadable(f"{part} is damaged ({error})") from error
 

@@ -26,7 +26,7 @@ from tap_analytics_exports.parse.base import (
     line,
     without_nul,
 )
-from tap_analytics_exports.parse.markup import Tags, tags, unreadable
+from tap_analytics_exports.parse.markup import PADDING, Tags, tags, unreadable
 from tap_analytics_exports.parse.workbook import Workbook, texts_within, unescaped
 
 if TYPE_CHECKING:
@@ -139,9 +139,9 @@ class _Sheet:
         while True:
             if not ended:
                 # Where a block ends with a row, there is nothing else to look for.
-                rows, end, _ = (xml, b"", b"") if xml.endswith(b"</row>") else xml.partition(b"</sheetData>")
-                yield rows
-                ended = bool(end)
+                end = -1 if xml.endswith(b"</row>" + PADDING) else xml.find(b"</sheetData>")
+                ended = end >= 0
+                yield xml[:end] + PADDING if ended else xml
             try:  # on to the end, where the checksum is
                 xml = next(self._blocks)
             except StopIteration:
