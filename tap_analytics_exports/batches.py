@@ -20,6 +20,7 @@ from tap_analytics_exports.columns import kind_of
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.messages import Constants
 from tap_analytics_exports.outlets import Body, Outlet
+from tap_analytics_exports.parse.base import without_huge_pages
 from tap_analytics_exports.settings import Batch, Column, ColumnKind
 from tap_analytics_exports.streams import (
     EXPORT_ID,
@@ -47,9 +48,7 @@ _ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
     "json": pa.string_view(),
 }
 
-# Arrow's usual memory comes in huge pages: writing Parquet would take more of it, and time to get them.
-if "jemalloc" in pa.supported_memory_backends():
-    pa.set_memory_pool(pa.jemalloc_memory_pool())
+without_huge_pages()
 
 
 @dataclass(frozen=True, slots=True)

@@ -214,6 +214,18 @@ def in_one_go(query: pl.LazyFrame) -> pl.DataFrame:
     return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
 
 
+def without_huge_pages() -> None:
+    """Have Arrow take memory that isn't in huge pages, if it can.
+
+    Where much is taken and given back at once, its usual memory may take ten times as long as what is done in
+    it, and more of it is taken.
+    """
+    import pyarrow as pa  # noqa: PLC0415 - as above
+
+    if "jemalloc" in pa.supported_memory_backends():
+        pa.set_memory_pool(pa.jemalloc_memory_pool())
+
+
 def is_utf8(data: bytes | memoryview) -> bool:
     """Whether it can be decoded, which is not done, as it would take memory."""
     import pyarrow as pa  # noqa: PLC0415 - as above

@@ -24,6 +24,7 @@ from tap_analytics_exports.parse.base import (
     TextFrame,
     in_one_go,
     line,
+    without_huge_pages,
     without_nul,
 )
 from tap_analytics_exports.parse.markup import PADDING, Tags, tags, unreadable
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
+
+without_huge_pages()
 
 T = TypeVar("T")
 
