@@ -153,7 +153,8 @@ class Batches(Outlet):
         if encoding.format == "parquet":
             compression = _PARQUET_COMPRESSION[encoding.compression]
             # What it writes comes in many small pieces, each of which would have to wait for Python.
-            sink = self._open.enter_context(pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER))
+            sink = pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER)
+            self._open.callback(sink.detach)  # as to close it would close the file, however it has gone
             writer = pq.ParquetWriter(
                 sink,
                 part.data.schema,
