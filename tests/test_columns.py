@@ -225,6 +225,8 @@ FORMATS = [
 
 
 @settings(deadline=None)
+@example(value=dt.datetime(2000, 1, 1), form="%Y-%m-%dT%H:%M:%S.%f%z", noise="0", place=20)
+@example(value=dt.datetime(2000, 1, 1, 0, 0, 0, 123456), form="%Y-%m-%dT%H:%M:%S.%f%z", noise="1", place=20)
 @given(
     value=st.datetimes(dt.datetime(1970, 1, 1), dt.datetime(2060, 1, 1)),
     form=st.sampled_from(FORMATS),
@@ -234,8 +236,10 @@ FORMATS = [
 def test_formats_are_read_as_python_reads_them(value, form, noise, place):
     text = value.replace(tzinfo=UTC).strftime(form)
     text = text[:place] + noise + text[place:]
+    # More digits than Python's six are read if they are zeros; so some systems write them.
+    usual = re.sub(r"(\.[0-9]{6})0{1,3}(?![0-9])", r"\1", text)
     try:
-        expected = dt.datetime.strptime(text, form)  # noqa: DTZ007
+        expected = dt.datetime.strptime(usual, form)  # noqa: DTZ007
         expected = expected.replace(tzinfo=expected.tzinfo or UTC)
     except ValueError:
         expected = KeyError
