@@ -1,8 +1,8 @@
 """How dates and timestamps may be written: `strptime` patterns and time zones, checked with the settings.
 
 A pattern is translated into one regular expression with named groups, so that what is accepted is Python's
-`strptime` and nothing more lenient, but for a fraction with up to nine digits, of which the last three are
-zeros.
+`strptime` and nothing more lenient, but for a fraction with up to nine digits, of which those beyond the
+sixth are zeros.
 """
 
 from __future__ import annotations
