@@ -99,32 +99,31 @@ class Batches(Outlet):
         with self._open:
             self.flush()
 
-    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
+    def render(
+        self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants
+    ) -> Iterator[Body]:
         """Prepare rows, cut to fit into the files."""
         if self._version is not None:
             constants = {**constants, TABLE_VERSION: self._version}
         if frame.columns != self._columns:
             self._columns, self._room = frame.columns, 0
-        parts = []
         while frame.height:
             first = self._room == 0
             self._room = self._room or self._settings.batch_size
             some, frame = frame.head(self._room), frame.slice(self._room)
             self._room -= some.height
             if self._settings.encoding.format == "jsonl":
-                parts.append(_Part(first, messages.documents(some, columns, constants)))
+                yield _Part(first, messages.documents(some, columns, constants))
             else:
-                parts.append(_Part(first, self._table(some, columns, constants)))
-        return parts
+                yield _Part(first, self._table(some, columns, constants))
 
     def write(self, body: Body) -> None:
         """Write what was rendered to its files."""
-        for part in body:
-            self._tap.output.safe_point()
-            if part.first or self._write is None:
-                self.flush()
-                self._write = self._begin(part)
-            self._write(part.data)
+        self._tap.output.safe_point()
+        if body.first or self._write is None:
+            self.flush()
+            self._write = self._begin(body)
+        self._write(body.data)
 
     def flush(self) -> None:
         """Close the file, if one is open, and let the target know of it."""

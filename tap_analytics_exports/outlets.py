@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from tap_analytics_exports.streams import ExportStream
 
 Body = Any
-"""What an outlet makes of a frame; nobody else looks into it."""
+"""What an outlet makes of rows; nobody else looks into it."""
+
+# So many at once become text, which takes several times the memory of a frame.
+_CELLS = 100_000
 
 
 class Outlet(ABC):
@@ -34,8 +37,10 @@ class Outlet(ABC):
             self.flush()
 
     @abstractmethod
-    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
-        """Prepare rows; called in the order of their writing, by one thread, which need not be the main one.
+    def render(
+        self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants
+    ) -> Iterator[Body]:
+        """Prepare rows, in pieces; called in their order, by one thread, which need not be the main one.
 
         Args:
             frame: Rows, its columns by property name.
@@ -45,7 +50,7 @@ class Outlet(ABC):
 
     @abstractmethod
     def write(self, body: Body) -> None:
-        """Write what was rendered; by the main thread.
+        """Write a piece that was rendered; by the main thread.
 
         Raises:
             Interrupted: The run was asked to stop.
@@ -63,15 +68,19 @@ class _Lines(Outlet):
         self._version = stream.snapshot_version
         self._write = stream.tap.output.write_lines
 
-    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
-        return messages.lines(
-            frame,
-            columns,
-            constants,
-            stream=self._alias,
-            time_extracted=now(),
-            version=self._version,
-        )
+    def render(
+        self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants
+    ) -> Iterator[Body]:
+        moment = now()
+        for rows in frame.iter_slices(max(_CELLS // frame.width, 1)):
+            yield messages.lines(
+                rows,
+                columns,
+                constants,
+                stream=self._alias,
+                time_extracted=moment,
+                version=self._version,
+            )
 
     def write(self, body: Body) -> None:
         self._write(body)
@@ -83,8 +92,10 @@ class _Mapped(Outlet):
     def __init__(self, stream: ExportStream) -> None:
         self._stream = stream
 
-    def render(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> Body:
-        return frame, columns, constants
+    def render(
+        self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants
+    ) -> Iterator[Body]:
+        yield frame, columns, constants
 
     def write(self, body: Body) -> None:
         self._stream.write_mapped(messages.records(*body))

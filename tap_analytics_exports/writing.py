@@ -85,12 +85,13 @@ class WindowWriter:
         with outlet_of(stream) as outlet, closing(ahead(self._rendered(outlet), "renders")) as rendered:
             for typed, body in rendered:
                 stream.tap.jobs.hear()  # what was triggered meanwhile goes into the state
-                stream.take_in(typed.bound, outlet.flush)
-                self._reject(typed.bad, typed.file)
+                if typed is not None:
+                    stream.take_in(typed.bound, outlet.flush)
+                    self._reject(typed.bad, typed.file)
+                    self._rows += typed.rows.height
+                    empty = empty and not (typed.rows.height or typed.bad)
                 if body is not None:
                     outlet.write(body)
-                    self._rows += typed.rows.height
-                empty = empty and not (typed.rows.height or typed.bad)
                 del typed, body  # what is not needed any more is not to add to what is made next
         if empty:
             self._job.status = "empty"  # its files had headers at most
@@ -118,15 +119,22 @@ class WindowWriter:
             "error": job.error,
         }
 
-    def _rendered(self, outlet: Outlet) -> Generator[tuple[_Typed, Body | None]]:
-        """All frames of all files, and what is made of their rows, if they have any; runs in a thread."""
+    def _rendered(self, outlet: Outlet) -> Generator[tuple[_Typed | None, Body | None]]:
+        """All frames of all files, and what is made of their rows; runs in a thread.
+
+        A frame comes with the first piece of its rows, if it has any, and without it come the others.
+        """
         with closing(ahead(self._typed(), "types")) as frames:
-            for typed in frames:
-                body = None
-                if typed.rows.height:
-                    body = outlet.render(typed.rows, typed.columns, typed.constants)
-                yield typed, body
-                del typed, body
+            for frame in frames:
+                typed: _Typed | None = frame
+                if not frame.rows.height:
+                    yield typed, None
+                    continue
+                for body in outlet.render(frame.rows, frame.columns, frame.constants):
+                    yield typed, body
+                    typed = None
+                    del body
+                del frame
 
     def _typed(self) -> Generator[_Typed]:
         """All frames of all files; runs in a thread."""

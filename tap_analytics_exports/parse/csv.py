@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What is made of a block takes many times its size, and three of them are on their way at once.
-BLOCK = 1 << 20
+BLOCK = 2 << 20
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
