@@ -22,8 +22,7 @@ def ahead(items: Generator[T], name: str) -> Generator[T]:
         name: Of the thread.
     """
     made: SimpleQueue[list[T] | BaseException] = SimpleQueue()  # one item, or none at the end
-    wanted = threading.Semaphore(0)
-    closed = False
+    wanted: SimpleQueue[str] = SimpleQueue()  # a word for each item that is taken, "" when no other will be
 
     def make() -> None:
         try:
@@ -31,8 +30,7 @@ def ahead(items: Generator[T], name: str) -> Generator[T]:
                 for item in items:
                     made.put([item])
                     del item  # so that it goes once it was used
-                    wanted.acquire()
-                    if closed:
+                    if not wanted.get():
                         return
         except BaseException as error:  # noqa: BLE001 - raised where the items are used
             made.put(error)
@@ -45,9 +43,8 @@ def ahead(items: Generator[T], name: str) -> Generator[T]:
         while next_ := made.get():
             if isinstance(next_, BaseException):
                 raise next_
-            wanted.release()
+            wanted.put("next")
             yield next_.pop()
     finally:
-        closed = True
-        wanted.release()
+        wanted.put("")
         thread.join()

@@ -6,8 +6,9 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
-from typing import IO, Any
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -31,7 +32,6 @@ from tap_analytics_exports.streams import (
 )
 
 _GZIP_LEVEL = 1  # the files are read once
-_BUFFER = 256 << 10
 _PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}
 
 _CONSTANTS = frozenset({EXPORT_ID, WINDOW_START, WINDOW_END, TABLE_VERSION})
@@ -79,7 +79,11 @@ class Batches(Outlet):
         self._settings = settings
         properties = stream.announced_schema["properties"]
         self._kinds = {name: kind_of(each) for name, each in properties.items()}
-        self._name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
+        name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
+        folder = settings.storage.folder
+        if folder is not None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        self._urls = settings.storage.url(name)
         # What the thread that renders knows of the last file.
         self._columns: list[str] = []
         self._room = 0
@@ -122,15 +126,18 @@ class Batches(Outlet):
         self._tap.output.safe_point()
         if body.first or self._write is None:
             self.flush()
-            self._write = self._begin(body)
-        self._write(body.data)
+            with self._named():
+                self._write = self._begin(body)
+        with self._named():
+            self._write(body.data)
 
     def flush(self) -> None:
         """Close the file, if one is open, and let the target know of it."""
         if self._write is None:
             return
         self._write = None
-        self._open.close()
+        with self._named():
+            self._open.close()
         encoding = self._settings.encoding
         self._tap.write_message(
             SDKBatchMessage(
@@ -141,21 +148,26 @@ class Batches(Outlet):
             )
         )
 
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Have errors say which file they are about."""
+        try:
+            yield
+        except OSError as error:
+            error.filename = error.filename or self._url
+            raise
+
     def _begin(self, part: _Part) -> Callable[[Any], object]:
         """Open the next file; the answer writes to it."""
         encoding = self._settings.encoding
         self._number += 1
         zipped = encoding.format == "jsonl" and encoding.compression == "gzip"
-        name = f"{self._name}-{self._number}.{encoding.format}{'.gz' if zipped else ''}"
-        self._url = self._settings.storage.url(name)
-        file = self._open.enter_context(_created(self._settings, name))
+        self._url = f"{self._urls}-{self._number}.{encoding.format}{'.gz' if zipped else ''}"
+        file = self._open.enter_context(_created(self._url))
         if encoding.format == "parquet":
             compression = _PARQUET_COMPRESSION[encoding.compression]
-            # What it writes comes in many small pieces, each of which would have to wait for Python.
-            sink = pa.BufferedOutputStream(pa.PythonFile(file, "w"), _BUFFER)
-            self._open.callback(sink.detach)  # as to close it would close the file, however it has gone
             writer = pq.ParquetWriter(
-                sink,
+                file,
                 part.data.schema,
                 compression=compression,
                 compression_level=_GZIP_LEVEL if compression == "gzip" else None,
@@ -170,7 +182,7 @@ class Batches(Outlet):
             packed = igzip.IGzipFile(fileobj=file, mode="wb", compresslevel=_GZIP_LEVEL)
             self._open.callback(packed.close)
             return packed.write  # type: ignore[no-any-return]
-        return file.write
+        return file.write  # type: ignore[no-any-return]
 
     def _table(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> pa.Table:
         """Rows, each column of the type that the SCHEMA says, even if it holds nothing.
@@ -195,20 +207,18 @@ class Batches(Outlet):
 
 
 @contextmanager
-def _created(settings: Batch, name: str) -> Iterator[IO[bytes]]:
+def _created(url: str) -> Iterator[pa.NativeFile]:
     """A new file, which is not left behind unless it becomes whole."""
-    folder = settings.storage.folder
-    if folder is None:
+    path = url.removeprefix("file://")
+    if path == url:
         import smart_open  # noqa: PLC0415 - it brings boto3 and more, which takes a quarter of a second
 
-        with smart_open.open(settings.storage.url(name), "wb", compression="disable") as file:
-            yield file
+        with smart_open.open(url, "wb", compression="disable") as file:
+            yield pa.PythonFile(file, "w")
         return
-    path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with path.open("wb") as file:
+        with pa.OSFile(path, "wb") as file:  # one of Python's would have other threads wait for each write
             yield file
     except BaseException:
-        path.unlink(missing_ok=True)
+        Path(path).unlink(missing_ok=True)
         raise

@@ -109,11 +109,10 @@ def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> Local
     size = 0
     digest = hashlib.sha256()
     try:
-        with remote.open() as body, part.open("wb") as file, _arriving(body) as chunks:
+        with remote.open() as body, part.open("wb") as file, _arriving(body, digest.update) as chunks:
             for chunk in chunks:
                 for start in range(0, len(chunk), _WRITE):
                     size += file.write(memoryview(chunk)[start : start + _WRITE])
-                digest.update(chunk)
         if remote.size is not None and size != remote.size:
             raise Unreachable(f"{remote.name}: {size} bytes arrived where {remote.size} were announced")
         announced = body.proof or remote.size is not None
@@ -135,6 +134,13 @@ def _attempt(remote: RemoteFile, path: Path, *, allow_unverified: bool) -> Local
     return LocalFile(path, remote.name, size, remote.rows, digest.hexdigest())
 
 
-def _arriving(body: Body) -> closing[Generator[bytes]]:
-    """The bytes, of which the next ones arrive while some are written."""
-    return closing(ahead((chunk for chunk in body.chunks), "downloads"))
+def _arriving(body: Body, see: Callable[[bytes], None]) -> closing[Generator[bytes]]:
+    """The bytes; while some are written, the next ones are shown to `see`, and those behind them arrive."""
+
+    def seen() -> Generator[bytes]:
+        with closing(ahead((chunk for chunk in body.chunks), "downloads")) as chunks:
+            for chunk in chunks:
+                see(chunk)
+                yield chunk
+
+    return closing(ahead(seen(), "digests"))

@@ -44,7 +44,7 @@ REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PASSING = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others when asked again, unless a provider says that it means something else by one."""
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 20
 _MAYBE = "whether a job was triggered is not known"
 _PATIENCE = 30.0
 """The longest wait in seconds between two tries; who is asked to wait longer comes back later."""

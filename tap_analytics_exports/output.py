@@ -12,8 +12,13 @@ from singer_sdk.singerlib import Message
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-SLICE = 1 << 16
-"""Bytes between two looks at whether the run is to stop: a slow reader takes minutes for a frame's lines."""
+SLICE = 60 << 10
+"""Bytes between two looks at whether the run is to stop: a slow reader takes minutes for a frame's lines.
+
+With the rest of a line, this still fits into a pipe; what doesn't is written in two goes.
+"""
+
+_LOOK = 1 << 12
 
 
 class Output(SingerWriter):
@@ -36,23 +41,21 @@ class Output(SingerWriter):
             start = 0
             while start < len(view):
                 self.safe_point()
-                whole = _whole_lines(view, start)
-                if binary is None:  # somebody has put a text stream in place of standard output
-                    sys.stdout.write(whole.decode())
-                else:
-                    rest = memoryview(whole)
-                    while rest:  # an unbuffered stream may take less than it is given
-                        rest = rest[binary.write(rest) or 0 :]
-                start += len(whole)
+                end = _end_of_lines(view, start + SLICE)
+                while start < end:
+                    if binary is None:  # somebody has put a text stream in place of standard output
+                        sys.stdout.write(bytes(view[start:end]).decode())
+                        start = end
+                    else:  # which, unbuffered, may take less than it is given
+                        start += binary.write(view[start:end]) or 0
         sys.stdout.flush()
 
 
-def _whole_lines(view: memoryview, start: int) -> bytes:
-    """The lines that fit into a slice; at least one, however long it is."""
-    size = SLICE
-    while True:
-        some = bytes(view[start : start + size])
-        end = some.rfind(b"\n") + 1
-        if end or start + size >= len(view):
-            return some[:end] if end else some
-        size *= 2
+def _end_of_lines(view: memoryview, place: int) -> int:
+    """The first end of a line from a place on, behind its line break; hardly anything is copied for it."""
+    while place < len(view):
+        found = bytes(view[place : place + _LOOK]).find(b"\n")
+        if found >= 0:
+            return place + found + 1
+        place += _LOOK
+    return len(view)

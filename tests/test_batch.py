@@ -2,13 +2,15 @@
 
 import gzip
 import json
+import os
+import subprocess
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import run_tap
+from conftest import TAP, run_tap
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 START = TODAY - timedelta(days=2)
@@ -231,3 +233,23 @@ def test_a_window_that_fails_leaves_no_part_of_a_file(sandbox, tmp_path):
     result = run_tap(config)
     assert result.exit_code == 3
     assert result.of("BATCH") == list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_named_and_leaves_no_part_of_a_file(sandbox, tmp_path):
+    folder = tmp_path / "batches"
+    config = calls(sandbox, batch_config=batch(folder.as_uri(), format="jsonl"), spool_dir=str(tmp_path))
+    result = run_tap(config)
+    written, downloaded = max(each.stat().st_size for each in folder.iterdir()), result.runs[0]["bytes"]
+    assert written > downloaded + 1024
+    for path in folder.iterdir():
+        path.unlink()
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(config))
+    limit = f'ulimit -f {-(-downloaded // 512)}; exec "$@"'  # no larger file, as if the disk were full
+    command = ["/bin/sh", "-c", limit, "sh", str(TAP), "--config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == os.EX_IOERR
+    assert f"{folder}/night-calls-" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(folder.iterdir()) == []
+    assert '"BATCH"' not in done.stdout

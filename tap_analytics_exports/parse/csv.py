@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # What is made of a block takes many times its size, and three of them are on their way at once.
-BLOCK = 2 << 20
+BLOCK = 5 << 19
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -60,6 +60,7 @@ class _Reader:
         self._record = re.compile(field + rest + rb"(?P<end>\r\n|\r|\n|\Z)")
         self._header: tuple[str, ...] | None = None
         self._rows = 0
+        self._size = BLOCK
         # A line break, what is at hand, and another line break; in the same memory for all blocks, as new
         # memory of this size takes longer to get than to fill.
         self._buffer = bytearray(b"\n")
@@ -98,7 +99,7 @@ class _Reader:
                 f"the record after data row {self._rows} is longer than {LONGEST_RECORD >> 20} MiB: is one "
                 "of its quotes never closed?"
             )
-        block = self._source.read(max(BLOCK, len(rest)))
+        block = self._source.read(max(self._size, len(rest)))
         self._final = not block
         self._nul = b"\0" in rest or b"\0" in block
         between = 1 + len(rest)
@@ -214,6 +215,8 @@ class _Reader:
         ]
         rows = rows.hstack([_without(numbers, [row.number - 1 for row in invalid])])
         self._rows += total
+        if total:  # the next block shall be a frame's, and a little less as rows are not all alike
+            self._size = max(1, min(len(data) * FRAME_ROWS // total * 9 // 10, BLOCK))
         if self._nul:
             rows, more = without_nul(rows)
             bad += more
