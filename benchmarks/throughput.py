@@ -37,7 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from database import Database
-from measure import HALF, HERE, MIB, Commands, Failed, Side, ratios, rounds, save, say
+from measure import HALF, HERE, MIB, Commands, Failed, Side, pipe, ratios, rounds, save, say
 
 ROOT = HERE.parent
 TAP = str(Path(sys.executable).with_name("tap-analytics-exports"))
@@ -557,6 +557,28 @@ def maps(bench: Bench) -> Section:
     return section
 
 
+def stages(bench: Bench) -> Section:
+    """Where the time goes."""
+    path = bench.file("rows.csv", bench.rows)
+    parts = []
+    for name, batches in (("RECORD messages", False), ("BATCH of Parquet", True)):
+        with tempfile.TemporaryDirectory() as place:
+            folder = Path(place)
+            config = bench.tap_config(folder, path.name)
+            if batches:
+                config["batch_config"] = _parquet(folder)
+            found = folder / "stages.txt"
+            program = [sys.executable, str(HERE / "stages.py"), str(bench.rows), str(found)]
+            pipe([[*program, "--config", save(folder, config)]], lambda *_: None, folder)
+            parts.append(f"{name}\n{found.read_text()}")
+    return Section(
+        "Where the time goes",
+        f"""CSV of {bench.rows:,} rows. Microseconds of the processor a row: of each thread, and of the
+        functions in it that take most by themselves. What `stages.py` prints; it says what that means.""",
+        text="\n".join(parts),
+    )
+
+
 def waiting(bench: Bench) -> Section:
     """The other benchmark."""
     command = [sys.executable, str(HERE / "waiting.py"), "--repeat", str(min(bench.repeat, 3))]
@@ -565,7 +587,8 @@ def waiting(bench: Bench) -> Section:
 
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
-    each.__name__: each for each in (waiting, startup, csv, gzip, xlsx, batch, maps, growth, memory, postgres)
+    each.__name__: each
+    for each in (waiting, startup, csv, gzip, xlsx, batch, stages, maps, growth, memory, postgres)
 }
 
 
