@@ -20,9 +20,8 @@ if TYPE_CHECKING:
 Body = Any
 """What an outlet makes of rows; nobody else looks into it."""
 
-# So many bytes of text, about, are made at once, as that takes several times their memory; names are a part.
-_PIECE = 2 << 20
-_NAME = 20
+# So many at once become text, which takes several times the memory of a frame.
+_CELLS = 64_000
 
 
 class Outlet(ABC):
@@ -73,8 +72,7 @@ class _Lines(Outlet):
         self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants
     ) -> Iterator[Body]:
         moment = now()
-        size = int(frame.estimated_size()) + _NAME * frame.height * frame.width
-        for rows in frame.iter_slices(max(1, _PIECE * frame.height // size)):
+        for rows in frame.iter_slices(max(_CELLS // frame.width, 1)):
             yield messages.lines(
                 rows,
                 columns,

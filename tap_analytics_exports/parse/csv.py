@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 # What is made of a block takes many times its size, and three of them are on their way at once.
 BLOCK = 5 << 19
+LEAST_BLOCK = 1 << 16
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -216,7 +217,8 @@ class _Reader:
         rows = rows.hstack([_without(numbers, [row.number - 1 for row in invalid])])
         self._rows += total
         if total:  # the next block shall be a frame's, and a little less as rows are not all alike
-            self._size = max(1, min(len(data) * FRAME_ROWS // total * 9 // 10, BLOCK))
+            taken = len(data) + sum(len(raw) for _, raw in malformed)
+            self._size = min(max(taken * FRAME_ROWS // total * 9 // 10, LEAST_BLOCK), BLOCK)
         if self._nul:
             rows, more = without_nul(rows)
             bad += more
