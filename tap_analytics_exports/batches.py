@@ -80,10 +80,7 @@ class Batches(Outlet):
         properties = stream.announced_schema["properties"]
         self._kinds = {name: kind_of(each) for name, each in properties.items()}
         name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
-        folder = settings.storage.folder
-        if folder is not None:
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        self._urls = settings.storage.url(name)
+        self._stem = settings.storage.url(name)
         # What the thread that renders knows of the last file.
         self._columns: list[str] = []
         self._room = 0
@@ -162,7 +159,7 @@ class Batches(Outlet):
         encoding = self._settings.encoding
         self._number += 1
         zipped = encoding.format == "jsonl" and encoding.compression == "gzip"
-        self._url = f"{self._urls}-{self._number}.{encoding.format}{'.gz' if zipped else ''}"
+        self._url = f"{self._stem}-{self._number}.{encoding.format}{'.gz' if zipped else ''}"
         file = self._open.enter_context(_created(self._url))
         if encoding.format == "parquet":
             compression = _PARQUET_COMPRESSION[encoding.compression]
@@ -209,16 +206,17 @@ class Batches(Outlet):
 @contextmanager
 def _created(url: str) -> Iterator[pa.NativeFile]:
     """A new file, which is not left behind unless it becomes whole."""
-    path = url.removeprefix("file://")
-    if path == url:
+    if not url.startswith("file://"):
         import smart_open  # noqa: PLC0415 - it brings boto3 and more, which takes a quarter of a second
 
         with smart_open.open(url, "wb", compression="disable") as file:
             yield pa.PythonFile(file, "w")
         return
+    path = Path(url.removeprefix("file://"))
+    path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with pa.OSFile(path, "wb") as file:  # one of Python's would have other threads wait for each write
+        with pa.OSFile(str(path), "wb") as file:  # which holds up no other thread, as Python's own would
             yield file
     except BaseException:
-        Path(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         raise

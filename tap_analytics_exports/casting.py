@@ -93,7 +93,7 @@ def _values(rows: pl.DataFrame, columns: Sequence[tuple[int, Column]], timezone:
         found = _usual(position, column, column.timezone or timezone, shape)
         if found is not None:
             usual[str(position)] = found
-    read = rows.select_seq(**usual)  # in this thread: to wait for one of polars' takes longer
+    read = rows.select_seq(**usual)  # here, not in a thread of polars', for which this one would only wait
     return [
         _read(rows[name], read[name] if name in usual else None, column, timezone)
         for name, column in ((str(position), column) for position, column in columns)
