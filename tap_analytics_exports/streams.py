@@ -259,7 +259,7 @@ class ExportStream(_TapStream):
 
     def _is_over(self, entry: Entry, state: Mapping[str, Any]) -> bool:
         """Whether an entry has served: its rows are safe, or too old to be written again."""
-        bookmark = _moment(state.get("replication_key_value"))
+        bookmark = self._bookmark(state)
         window = entry["window"]
         if window and bookmark and datetime.fromisoformat(window[1]) <= bookmark:
             return True
@@ -299,6 +299,20 @@ class ExportStream(_TapStream):
         """Whether a property is selected, as keys always are."""
         return name in self.primary_keys or self.mask["properties", name]
 
+    def _bookmark(self, state: Mapping[str, Any]) -> datetime | None:
+        """The bookmark of a state, which is UTC where it does not say."""
+        text = state.get("replication_key_value")
+        if text is None:
+            return None
+        try:
+            moment = datetime.fromisoformat(text)
+        except (ValueError, TypeError):
+            raise TapError(
+                f"{self.provider.name}, stream {self.name}: the state has a bookmark that is no date-time: "
+                f"{text!r}; mend it, or do without"
+            ) from None
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
     def _windows(self, state: Mapping[str, Any], end: datetime) -> Iterable[Window | None]:
         export = self.export
         if not export.incremental:
@@ -306,7 +320,7 @@ class ExportStream(_TapStream):
         grid = Grid(export.window, export.zone, export.start_date)  # type: ignore[arg-type] # filled in when decoded
         return to_do(
             grid,
-            bookmark=_moment(state.get("replication_key_value")),
+            bookmark=self._bookmark(state),
             lookback=export.lookback,  # type: ignore[arg-type]
             end=end,
         )
@@ -358,7 +372,7 @@ class ExportStream(_TapStream):
             state["last_export_id"] = job.export_id
             return
         state["replication_key"] = WINDOW_END
-        bookmark = _moment(state.get("replication_key_value"))
+        bookmark = self._bookmark(state)
         if bookmark is None or bookmark < job.window.end:
             state["replication_key_value"] = job.window.end.isoformat()
 
@@ -453,16 +467,3 @@ class ExportStream(_TapStream):
         return (
             not more and type(first) is SameRecordTransform and first.transformed_schema == first.raw_schema
         )
-
-
-def _moment(text: str | None) -> datetime | None:
-    """A bookmark, which is UTC where it does not say."""
-    if text is None:
-        return None
-    try:
-        moment = datetime.fromisoformat(text)
-    except (ValueError, TypeError):
-        raise TapError(
-            f"the state has a bookmark that is no date-time: {text!r}; mend it, or do without"
-        ) from None
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

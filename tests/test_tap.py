@@ -181,7 +181,7 @@ def test_a_broken_state_is_read_as_far_as_it_can_be(sandbox):
     state = {"replication_key_value": "yesterday", "jobs": [{"handle": {}}]}
     result = run_tap(calls(sandbox), state={"bookmarks": {"calls": state}})
     assert (result.exit_code, result.runs) == (1, [])
-    assert "'yesterday'" in result.stderr
+    assert "stream calls: the state has a bookmark that is no date-time: 'yesterday'" in result.stderr
     assert "Traceback" not in result.stderr
 
 
