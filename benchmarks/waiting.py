@@ -32,11 +32,11 @@ from zoneinfo import ZoneInfo
 
 import requests
 
-from tap_analytics_exports.download import download
 from tap_analytics_exports.errors import NoData
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Request, Running
 from tap_analytics_exports.settings import DAY, decode
+from tap_analytics_exports.transport.download import download
 from tap_analytics_exports.windows import Grid, to_do
 
 BIN = Path(sys.executable).parent
@@ -136,7 +136,7 @@ def sequential(config: Config, folder: Path) -> float:
             for day in to_do(Grid(DAY, UTC_ZONE, START), bookmark=None, lookback=DAY * 0, end=TODAY):
                 request = Request(export, day, None, "", uuid.uuid4().hex)
                 handle = provider.submit(request)
-                while isinstance(provider.look(request, handle), Running):
+                while isinstance(provider.poll(request, handle), Running):
                     time.sleep(pause)
                 for remote in provider.files(request, handle):
                     with suppress(NoData):

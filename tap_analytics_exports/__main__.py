@@ -9,7 +9,7 @@ def main() -> None:
     """Run the tap."""
     # What is imported stays: to look for garbage in it takes a tenth of the start-up, and finds none.
     gc.disable()
-    from tap_analytics_exports.tap import TapAnalyticsExports  # noqa: PLC0415 - see above
+    from tap_analytics_exports.singer.tap import TapAnalyticsExports  # noqa: PLC0415 - see above
 
     gc.freeze()
     gc.enable()

@@ -418,7 +418,7 @@ def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
         except (LookupError, ValueError):
             yield f"{path}.encoding", "is not an encoding of text that Python knows"
     # Not at the top, for it imports this module.
-    from tap_analytics_exports.columns import problems  # noqa: PLC0415
+    from tap_analytics_exports.columns.names import problems  # noqa: PLC0415
 
     for words_path, words in problems(export.columns):
         yield f"{path}.{words_path}", words

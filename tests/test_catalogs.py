@@ -12,7 +12,7 @@ from conftest import Sandbox, run_tap
 from singer_sdk.testing import SuiteConfig, get_tap_test_class
 
 from tap_analytics_exports.sandbox.data import GIOSG_CALLS, GIOSG_ORGANIZATION, GOOEE_ENERGY
-from tap_analytics_exports.tap import TapAnalyticsExports
+from tap_analytics_exports.singer.tap import TapAnalyticsExports
 
 GOLDEN = Path(__file__).parent / "golden"
 PROVIDERS = ["flex_insights", "giosg", "gooee", "intelepeer", "khoros_care"]

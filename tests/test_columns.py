@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tap_analytics_exports.columns import Columns, problems, property_names, property_schema
+from tap_analytics_exports.columns.names import Columns, problems, property_names, property_schema
 from tap_analytics_exports.formats import zone_problem
 from tap_analytics_exports.parse import ROW_NUMBER, TextFrame
 from tap_analytics_exports.settings import Column

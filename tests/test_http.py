@@ -19,8 +19,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tap_analytics_exports import http
-from tap_analytics_exports.download import Body, RemoteFile, download
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
@@ -29,7 +27,9 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
-from tap_analytics_exports.http import FixedAuth, Http, LoginAuth, Pace
+from tap_analytics_exports.transport import http
+from tap_analytics_exports.transport.download import Body, RemoteFile, download
+from tap_analytics_exports.transport.http import FixedAuth, Http, LoginAuth, RateLimiter
 
 CSV = b"a,b\n1,2\n"
 
@@ -339,7 +339,7 @@ def test_retry_after_is_read(text, seconds):
 
 
 def test_the_pace_holds_in_every_span_over_all_threads(serve, monkeypatch):
-    monkeypatch.setattr(Pace, "_SPAN", 1.0)
+    monkeypatch.setattr(RateLimiter, "_SPAN", 1.0)
     answered = iter([0.4, 0.0, 0.2] + [0.0] * 30)  # the way to the provider is not always as long
 
     arrivals: list[float] = []
@@ -353,8 +353,11 @@ def test_the_pace_holds_in_every_span_over_all_threads(serve, monkeypatch):
         return [response()]
 
     peer = serve(answer)
-    pace = Pace(4)
-    clients = [Http("vendor", peer.origin, pace=pace), Http("vendor", peer.origin, pace=pace)]
+    rate_limiter = RateLimiter(4)
+    clients = [
+        Http("vendor", peer.origin, rate_limiter=rate_limiter),
+        Http("vendor", peer.origin, rate_limiter=rate_limiter),
+    ]
     together(14, lambda: clients[threading.get_ident() % 2].ask("GET", "x"))
     arrivals.sort()
     assert len(arrivals) == 14
@@ -363,10 +366,10 @@ def test_the_pace_holds_in_every_span_over_all_threads(serve, monkeypatch):
 
 
 def test_the_pace_counts_only_the_provider_itself(serve, monkeypatch):
-    monkeypatch.setattr(Pace, "_SPAN", 30.0)
+    monkeypatch.setattr(RateLimiter, "_SPAN", 30.0)
     other = serve(always(response(200, CSV)))
     own = serve(always(response(302, b"", f"Location: {other.origin}/f")))
-    client = Http("vendor", own.origin, pace=Pace(2))
+    client = Http("vendor", own.origin, rate_limiter=RateLimiter(2))
     assert client.ask("GET", "x").content == client.ask("GET", "x").content == CSV
 
 
@@ -536,8 +539,8 @@ def test_an_unknown_encoding_is_no_file(serve):
 def test_a_message_has_the_words_of_the_provider_and_of_no_other_host(serve):
     other = serve(always(response(403, b"<Error><SignatureProvided>s3cr3t</SignatureProvided></Error>")))
     client = Http("vendor", serve(always(response(400, "limit: zu groß".encode()))).origin)
-    assert "answered 400 limit: zu groß" in client.words(client.ask("GET", "x?key=s3cr3t"))
-    words = client.words(client.ask("GET", f"{other.origin}/f?Signature=s3cr3t"))
+    assert "answered 400 limit: zu groß" in client.message(client.ask("GET", "x?key=s3cr3t"))
+    words = client.message(client.ask("GET", f"{other.origin}/f?Signature=s3cr3t"))
     assert words.endswith("/f answered 403")
 
 

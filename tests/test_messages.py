@@ -14,9 +14,9 @@ from singer_sdk.mapper import PluginMapper, SameRecordTransform
 from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.encoding.simple import SimpleSingerWriter
 
-from tap_analytics_exports import messages
-from tap_analytics_exports.columns import property_schema
+from tap_analytics_exports.columns.names import property_schema
 from tap_analytics_exports.settings import Column
+from tap_analytics_exports.writers import records as messages
 
 UTC = dt.UTC
 NOW = dt.datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)

@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from conftest import Sandbox, run_tap
 
-from tap_analytics_exports.download import download
 from tap_analytics_exports.errors import CredentialsRefused, Unreachable
-from tap_analytics_exports.providers import _files
-from tap_analytics_exports.providers._files import FileSettings, FileStore, file_store
+from tap_analytics_exports.transport import files as _files
+from tap_analytics_exports.transport.download import download
+from tap_analytics_exports.transport.files import FileSettings, FileStore, file_store
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 START = TODAY - timedelta(days=1)

@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
-from tap_analytics_exports.download import RemoteFile
 from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings
+from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.windows import Window
 
 Handle = dict[str, Any]
@@ -67,7 +67,7 @@ class Unknown:
     word: str
 
 
-Look = Running | Ready | Empty | Failed | Unknown
+JobState = Running | Ready | Empty | Failed | Unknown
 
 S = TypeVar("S", bound=ProviderSettings)
 E = TypeVar("E", bound=Export)
@@ -107,7 +107,7 @@ class Provider(ABC, Generic[S, E]):
         """
 
     @abstractmethod
-    def look(self, request: Request, handle: Handle) -> Look:
+    def poll(self, request: Request, handle: Handle) -> JobState:
         """See how a job is.
 
         Raises:

@@ -12,7 +12,6 @@ from urllib.parse import quote
 import msgspec
 import requests
 
-from tap_analytics_exports.download import Body, RemoteFile
 from tap_analytics_exports.errors import (
     Ambiguous,
     CredentialsRefused,
@@ -21,12 +20,11 @@ from tap_analytics_exports.errors import (
     NoData,
     Unreachable,
 )
-from tap_analytics_exports.http import PASSING, Http, Pace, retry_after
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
     Handle,
-    Look,
+    JobState,
     Provider,
     Ready,
     Request,
@@ -35,6 +33,8 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import clean, hide, safe_url
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
+from tap_analytics_exports.transport.download import Body, RemoteFile
+from tap_analytics_exports.transport.http import PASSING, Http, RateLimiter, retry_after
 from tap_analytics_exports.windows import Window
 
 NAME = "flex_insights"
@@ -86,9 +86,9 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
 
     def __init__(self, settings: FlexSettings) -> None:
         super().__init__(settings)
-        pace = Pace(settings.requests_per_minute)
-        self._session = _Session(settings, pace)
-        self._http = Http(NAME, settings.base_url, auth=self._session, pace=pace)
+        rate_limiter = RateLimiter(settings.requests_per_minute)
+        self._session = _Session(settings, rate_limiter)
+        self._http = Http(NAME, settings.base_url, auth=self._session, rate_limiter=rate_limiter)
         self._workspace = quote(settings.workspace_id, safe="")
         self._lock = threading.Lock()
         self._naming = threading.Lock()
@@ -116,16 +116,18 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             headers={"Accept": "application/json"},
         )
         if response.status_code >= 400:
-            raise ExportFailed(f"{_words(response)}; check report_id, workspace_id and what the user may see")
+            raise ExportFailed(
+                f"{_message(response)}; check report_id, workspace_id and what the user may see"
+            )
         # 201 with the uri in the body, and as Location (recorded by gooddata-ruby).
         uri = _json(response).get("uri") or response.headers.get("Location")
         if not uri or not isinstance(uri, str):
             raise Ambiguous(
-                f"{_words(response)}, without the uri of a result; an export may have been triggered"
+                f"{_message(response)}, without the uri of a result; an export may have been triggered"
             )
         return {"uri": uri}
 
-    def look(self, request: Request, handle: Handle) -> Look:
+    def poll(self, request: Request, handle: Handle) -> JobState:
         """Ask for the result: 202 while it is computed, then 200 with the file, which is kept open.
 
         A report may have a gigabyte, and a look that dropped the file would make the vendor send it twice.
@@ -145,12 +147,12 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                 case 204:  # the report has no data (gooddata-java, ExportService)
                     return Empty()
                 case 404 | 410:  # 410 also for a task that failed (keboola/gooddata-php-client)
-                    raise JobGone(_words(response))
+                    raise JobGone(_message(response))
                 case status if status >= 500:
-                    raise Unreachable(_words(response))
+                    raise Unreachable(_message(response))
                 case status if status >= 400:
                     return Failed(
-                        f"{_words(response)}; open the report in Flex Insights to see what it lacks"
+                        f"{_message(response)}; open the report in Flex Insights to see what it lacks"
                     )
             return Unknown(f"{response.status_code} {response.headers.get('Content-Type', '')}".strip())
 
@@ -200,7 +202,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                     headers={"Accept": "application/json"},
                 )
                 if response.status_code >= 400:
-                    raise ExportFailed(f"{_words(response)}; check workspace_id")
+                    raise ExportFailed(f"{_message(response)}; check workspace_id")
                 # What is unknown is missing from the list, with status 200 (recorded by gooddata-ruby).
                 found = _json(response).get("identifiers") or []
                 uris = [each["uri"] for each in found if each.get("identifier", identifier) == identifier]
@@ -228,7 +230,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             if response.status_code == 204:
                 raise NoData(f"{NAME}: the report has no data")
             if response.status_code != 200 or not _is_file(response):  # it was there before, so it is gone
-                raise JobGone(_words(response))
+                raise JobGone(_message(response))
             yield self._http.received(response)
 
 
@@ -239,10 +241,10 @@ class _Session:
     about stands in its WWW-Authenticate (recorded by gooddata-ruby), for its body may be empty.
     """
 
-    def __init__(self, settings: FlexSettings, pace: Pace) -> None:
+    def __init__(self, settings: FlexSettings, rate_limiter: RateLimiter) -> None:
         self._settings = settings
         # 429 says that there were too many bad logins, and trying again is no cure.
-        self._http = Http(NAME, settings.base_url, pace=pace, passing=PASSING - {429})
+        self._http = Http(NAME, settings.base_url, rate_limiter=rate_limiter, passing=PASSING - {429})
         self._lock = threading.Lock()
         self._sst = ""
         self._tt = ""
@@ -289,11 +291,11 @@ class _Session:
             self._log_in()
             response = self._ask_for_tt()
         if response.status_code == 429:
-            raise Unreachable(_words(response), retry_after(response))
+            raise Unreachable(_message(response), retry_after(response))
         self._tt = _token(response, "userToken", "X-GDC-AuthTT")
         if response.status_code != 200 or not self._tt:
             raise CredentialsRefused(
-                f"{_words(response)}; the login was accepted, but no token came after it"
+                f"{_message(response)}; the login was accepted, but no token came after it"
             )
 
     def _ask_for_tt(self) -> requests.Response:
@@ -324,7 +326,7 @@ class _Session:
         )
         self._sst = _token(response, "userLogin", "X-GDC-AuthSST")
         if response.status_code != 200 or not self._sst:
-            self._refused = CredentialsRefused(f"{_words(response)}; {_advice(response)}")
+            self._refused = CredentialsRefused(f"{_message(response)}; {_advice(response)}")
             raise self._refused
         self._profile = str(_part(response, "userLogin").get("profile", "")).rpartition("/")[2]
 
@@ -379,7 +381,7 @@ def _said(response: requests.Response) -> str:
     return re.sub("%[sd]", lambda place: str(next(parameters, place[0])), message)[:300]
 
 
-def _words(response: requests.Response) -> str:
+def _message(response: requests.Response) -> str:
     """An answer for a message, with the id by which the vendor's support finds the request."""
     address = f"{response.request.method} {safe_url(response.url)}"
     number = response.headers.get("X-GDC-Request")

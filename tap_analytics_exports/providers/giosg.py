@@ -12,12 +12,12 @@ from urllib.parse import quote
 import requests
 from msgspec import Meta
 
-from tap_analytics_exports.download import Body, RemoteFile
 from tap_analytics_exports.errors import ExportFailed, NoData
-from tap_analytics_exports.http import FixedAuth, Http, Pace, no_object
 from tap_analytics_exports.parse import Dialect
-from tap_analytics_exports.providers.base import Handle, Look, Provider, Ready, Request
+from tap_analytics_exports.providers.base import Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings, Secret, about
+from tap_analytics_exports.transport.download import Body, RemoteFile
+from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, no_object
 
 NAME = "giosg"
 
@@ -83,7 +83,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             NAME,
             settings.base_url,
             auth=FixedAuth(f"{settings.auth_scheme} {settings.api_token}"),
-            pace=Pace(settings.requests_per_minute),
+            rate_limiter=RateLimiter(settings.requests_per_minute),
         )
 
     def check(self) -> None:
@@ -98,7 +98,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
         """Nothing yet."""
         return {}
 
-    def look(self, request: Request, handle: Handle) -> Look:
+    def poll(self, request: Request, handle: Handle) -> JobState:
         """Nothing to wait for."""
         return Ready()
 
@@ -152,7 +152,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             status = response.status_code
             if status == 200:
                 return
-            words = self._http.words(response)
+            words = self._http.message(response)
             if status in (204, 404):  # "if data was not found"
                 raise NoData(words)
             if status in _ADVICE:

@@ -13,7 +13,6 @@ from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import requests
 
-from tap_analytics_exports.download import Body, RemoteFile
 from tap_analytics_exports.errors import (
     Ambiguous,
     CredentialsRefused,
@@ -21,12 +20,11 @@ from tap_analytics_exports.errors import (
     JobGone,
     Unreachable,
 )
-from tap_analytics_exports.http import Auth, FixedAuth, Http, LoginAuth, Pace
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
     Handle,
-    Look,
+    JobState,
     Provider,
     Ready,
     Request,
@@ -35,13 +33,15 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import hide
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
+from tap_analytics_exports.transport.download import Body, RemoteFile
+from tap_analytics_exports.transport.http import Auth, FixedAuth, Http, LoginAuth, RateLimiter
 
 NAME = "gooee"
 
 logger = logging.getLogger("tap-analytics-exports.gooee")
 
 # "Status Workflow" of the Analytics Export page.
-_STATES: Mapping[str, Look] = {"queued": Running(), "running": Running(), "complete": Ready()}
+_STATES: Mapping[str, JobState] = {"queued": Running(), "running": Running(), "complete": Ready()}
 
 # The page prints the first for lists, and for creation the second, which no other path is like.
 _EXPORTS = "analytics/exports/"
@@ -96,10 +96,10 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
 
     def __init__(self, settings: GooeeSettings) -> None:
         super().__init__(settings)
-        pace = Pace(settings.requests_per_minute)
-        self._http = Http(NAME, settings.base_url, auth=self._auth(), pace=pace)
+        rate_limiter = RateLimiter(settings.requests_per_minute)
+        self._http = Http(NAME, settings.base_url, auth=self._auth(), rate_limiter=rate_limiter)
         # Without credentials: for the login, and for signed URLs, whose host refuses a second way to sign in.
-        self._plain = Http(NAME, settings.base_url, pace=pace)
+        self._plain = Http(NAME, settings.base_url, rate_limiter=rate_limiter)
         self._known: set[str] = set()  # our ids of the exports that this process has to do with
 
     def check(self) -> None:
@@ -121,7 +121,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 return found
         return None
 
-    def look(self, request: Request, handle: Handle) -> Look:
+    def poll(self, request: Request, handle: Handle) -> JobState:
         """See what the export's `status` is."""
         self._known.add(request.export_id)
         export = self._retrieve(handle)
@@ -150,7 +150,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         if request.export.delete_after and "id" in handle:
             response = self._http.ask("DELETE", _path(handle))
             if response.status_code not in (200, 202, 204, 404, 410):
-                raise ExportFailed(self._http.words(response))
+                raise ExportFailed(self._http.message(response))
 
     def identity(self, export: GooeeExport) -> Mapping[str, Any]:
         """The query, whose id is unique over all accounts; the stream, so that two of a query stay apart."""
@@ -168,7 +168,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         credentials = {"username": self.settings.username, "password": self.settings.password}
         response = self._plain.ask("POST", "auth/login", json=credentials)
         if response.status_code >= 300:
-            raise CredentialsRefused(f"{self._plain.words(response)}; check username and password")
+            raise CredentialsRefused(f"{self._plain.message(response)}; check username and password")
         token = _object(self._plain.json(response, Unreachable)).get("token")
         if not isinstance(token, str) or not token:
             raise CredentialsRefused(f"{NAME}: the login was accepted, but gave no token; check base_url")
@@ -185,10 +185,10 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
             if response.status_code not in _ELSEWHERE:
                 break
         if response.status_code >= 300:
-            raise ExportFailed(self._http.words(response))
+            raise ExportFailed(self._http.message(response))
         number = _id(self._http.json(response, Ambiguous))
         if number is None:
-            raise Ambiguous(f"{self._http.words(response)}, but with no id of an export")
+            raise Ambiguous(f"{self._http.message(response)}, but with no id of an export")
         return number
 
     def _choose(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
@@ -216,7 +216,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
             seen.add(url)
             response = self._http.ask("GET", url)
             if response.status_code != 200:
-                logger.warning("exports can't be found by name: %s", self._http.words(response))
+                logger.warning("exports can't be found by name: %s", self._http.message(response))
                 return
             page = self._http.json(response, Unreachable)
             exports = page if isinstance(page, list) else _object(page).get("results")
@@ -227,9 +227,9 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
     def _retrieve(self, handle: Handle) -> dict[str, Any]:
         response = self._http.ask("GET", _path(handle))
         if response.status_code in (404, 410):
-            raise JobGone(f"{self._http.words(response)}; Gooee does not know the export any more")
+            raise JobGone(f"{self._http.message(response)}; Gooee does not know the export any more")
         if response.status_code != 200:
-            raise ExportFailed(self._http.words(response))
+            raise ExportFailed(self._http.message(response))
         return _object(self._http.json(response, Unreachable))
 
     @contextmanager
@@ -243,7 +243,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         def check(response: requests.Response) -> None:
             if response.status_code == 200:
                 return
-            words = self._plain.words(response)
+            words = self._plain.message(response)
             if response.status_code == 403:  # expired on its way
                 raise Unreachable(words)
             if response.status_code in (404, 410):

@@ -14,7 +14,6 @@ from urllib.parse import quote
 import msgspec
 import requests
 
-from tap_analytics_exports.download import RemoteFile
 from tap_analytics_exports.errors import (
     Ambiguous,
     CredentialsRefused,
@@ -23,13 +22,11 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
-from tap_analytics_exports.http import PASSING, Auth, FixedAuth, Http, LoginAuth, Pace
-from tap_analytics_exports.providers._files import FileSettings, file_store
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
     Handle,
-    Look,
+    JobState,
     Provider,
     Ready,
     Request,
@@ -38,6 +35,9 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import clean, safe_url
 from tap_analytics_exports.settings import Column, ColumnKind, Export, Secret, about, is_http
+from tap_analytics_exports.transport.download import RemoteFile
+from tap_analytics_exports.transport.files import FileSettings, file_store
+from tap_analytics_exports.transport.http import PASSING, Auth, FixedAuth, Http, LoginAuth, RateLimiter
 from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"
@@ -68,7 +68,7 @@ CORE = ("EventName", "TimeStamp", "SessionId", "TransactionId")
 """Asked for even if the catalog deselects them, unless `fields` leaves them out: a query whose fields are all
 empty fails, with the advice to add core fields (IntelePeer, "No Data Returned")."""
 
-STATES: dict[str, Look] = {
+STATES: dict[str, JobState] = {
     "pending": Running(),
     "processing": Running(),  # in the text, though not in the list
     "completed": Ready(),
@@ -133,15 +133,17 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
 
     def __init__(self, settings: IntelePeerSettings) -> None:
         super().__init__(settings)
-        pace = Pace(settings.requests_per_minute)
-        self._portal = Http(NAME, settings.auth_url, pace=pace)
+        rate_limiter = RateLimiter(settings.requests_per_minute)
+        self._portal = Http(NAME, settings.auth_url, rate_limiter=rate_limiter)
         auth: Auth = (
             FixedAuth(f"Bearer {settings.api_token}")
             if settings.api_token
             else LoginAuth("Bearer", self._log_in)
         )
         # 500 is the answer to an unknown id, so it does not pass (IntelePeer, "ID Not Found").
-        self._http = Http(NAME, settings.base_url, auth=auth, pace=pace, passing=PASSING - {500})
+        self._http = Http(
+            NAME, settings.base_url, auth=auth, rate_limiter=rate_limiter, passing=PASSING - {500}
+        )
         self._files = file_store(NAME, settings)
         self._events: dict[str, list[str]] | None = None  # the fields of each, once the API has listed them
         self._trouble: TapError | None = None  # why it could not be asked before the run
@@ -172,14 +174,14 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             if response.status_code != 400:
                 break
         if response.status_code >= 400:
-            raise ExportFailed(f"{_words(response)}; check event, fields, filters and scope")
+            raise ExportFailed(f"{_message(response)}; check event, fields, filters and scope")
         self._ways = (half_open,)
         guid = _object(response).get("id")
         if not guid:
-            raise Ambiguous(f"{_words(response)}, without an id; a query may have been triggered")
+            raise Ambiguous(f"{_message(response)}, without an id; a query may have been triggered")
         return {"id": str(guid)}
 
-    def look(self, request: Request, handle: Handle) -> Look:
+    def poll(self, request: Request, handle: Handle) -> JobState:
         """Ask for the state, and where it is `Completed` for the files too: they may need a moment more."""
         if not handle:
             return Empty()
@@ -248,16 +250,16 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         )
         token = _object(response).get("token")
         if response.status_code >= 400 or not token:
-            raise CredentialsRefused(f"{_words(response)}; check auth_url, username and password")
+            raise CredentialsRefused(f"{_message(response)}; check auth_url, username and password")
         return str(token)
 
     def _list_events(self) -> dict[str, list[str]]:
         """The fields that are particular to each event (IntelePeer, "Get Available Fields")."""
         response = self._http.ask("GET", "Q")
         if response.status_code == 403:
-            raise CredentialsRefused(f"{_words(response)}; check what the credentials allow")
+            raise CredentialsRefused(f"{_message(response)}; check what the credentials allow")
         if response.status_code >= 400:
-            raise Unreachable(f"{_words(response)}; check base_url")
+            raise Unreachable(f"{_message(response)}; check base_url")
         try:
             self._events = {
                 event: msgspec.convert(listed["fields"], list[str])
@@ -266,7 +268,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         except (KeyError, TypeError, msgspec.ValidationError):
             self._events = {}
         if not self._events:
-            raise Unreachable(f"{_words(response)}, which is no list of events and fields; check base_url")
+            raise Unreachable(f"{_message(response)}, which is no list of events and fields; check base_url")
         return self._events
 
     def _fields(self, export: IntelePeerExport) -> tuple[str, ...]:
@@ -287,13 +289,13 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
 
     def _ask(self, handle: Handle, suffix: str = "") -> requests.Response:
         response = self._http.ask("GET", f"Q/{quote(handle['id'], safe='')}{suffix}")
-        gone = response.status_code == 500 and "does not exist" in _words(response)  # "ID Not Found"
+        gone = response.status_code == 500 and "does not exist" in _message(response)  # "ID Not Found"
         if gone or response.status_code == 404:
-            raise JobGone(_words(response))
+            raise JobGone(_message(response))
         if response.status_code >= 500:
-            raise Unreachable(_words(response))
+            raise Unreachable(_message(response))
         if response.status_code >= 400:
-            raise ExportFailed(_words(response))
+            raise ExportFailed(_message(response))
         return response
 
     def _paths(self, handle: Handle) -> list[str] | None:
@@ -356,7 +358,7 @@ def _second(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _failure(request: Request, messages: str) -> Look:
+def _failure(request: Request, messages: str) -> JobState:
     """What `Failed` means, which the API says of a query without records too.
 
     Its sample (IntelePeer, "No Data Returned") gives both as reasons, that the range is too wide and that all
@@ -396,7 +398,7 @@ def _text(said: Any) -> str:  # noqa: ANN401 - any JSON
     return str(said)
 
 
-def _words(response: requests.Response) -> str:
+def _message(response: requests.Response) -> str:
     """An answer for a message."""
     try:
         said = _text(msgspec.json.decode(response.content))

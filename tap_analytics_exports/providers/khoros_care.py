@@ -10,14 +10,12 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import requests
 
-from tap_analytics_exports.download import Body, RemoteFile
 from tap_analytics_exports.errors import Ambiguous, ExportFailed, JobGone, NoData, Unreachable
-from tap_analytics_exports.http import FixedAuth, Http, Pace, millis, no_object
 from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.providers.base import (
     Failed,
     Handle,
-    Look,
+    JobState,
     Provider,
     Ready,
     Request,
@@ -26,6 +24,8 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import hide
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
+from tap_analytics_exports.transport.download import Body, RemoteFile
+from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, millis, no_object
 
 NAME = "khoros_care"
 
@@ -103,7 +103,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
             settings.base_url,
             auth=FixedAuth.basic(settings.username, settings.password),
             # 20 requests a minute (Rate limits), whichever they are.
-            pace=Pace(settings.requests_per_minute),
+            rate_limiter=RateLimiter(settings.requests_per_minute),
         )
         # URLs that answers had, by run id. Some have an access token, so they stay in this process.
         self._status_urls: dict[str, str] = {}
@@ -117,7 +117,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         """Start the workflow of an export."""
         response = self._start(request.export, self._parameters(request))
         if response.status_code >= 300:
-            words = self._http.words(response)
+            words = self._http.message(response)
             raise ExportFailed(words, split=_TOO_LARGE in words)
         result = _result(self._http.json(response, Ambiguous))
         if isinstance(result, str):
@@ -134,14 +134,14 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
             self._status_urls[str(handle["runId"])] = status_url
         return handle
 
-    def look(self, request: Request, handle: Handle) -> Look:
+    def poll(self, request: Request, handle: Handle) -> JobState:
         """Ask for the workflow's status."""
         run = handle["runId"]
         response = self._http.ask("GET", self._status_urls.get(run) or self._url(handle, "status"))
         if response.status_code in (404, 410):
-            raise JobGone(f"{self._http.words(response)}; Khoros does not know the workflow any more")
+            raise JobGone(f"{self._http.message(response)}; Khoros does not know the workflow any more")
         if response.status_code != 200:
-            raise ExportFailed(self._http.words(response))
+            raise ExportFailed(self._http.message(response))
         result = _result(self._http.json(response, Unreachable), run)
         if isinstance(result, str):
             return Failed(f"{NAME}: {result}", split=True) if _TOO_LARGE in result else Unknown(result)
@@ -240,7 +240,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         def check(response: requests.Response) -> None:
             if response.status_code == 200:
                 return
-            words = self._http.words(response)
+            words = self._http.message(response)
             if response.status_code == 204:
                 raise NoData(words)
             if given:
@@ -266,7 +266,7 @@ def _result(answer: Any, run: str | None = None) -> dict[str, Any] | str:  # noq
     return str(result or answer.get("message") or f"status {answer.get('status')} without a result")
 
 
-def _state(result: Mapping[str, Any]) -> Look:
+def _state(result: Mapping[str, Any]) -> JobState:
     state, detail = (
         str(word or "").strip().upper().replace(" ", "_")
         for word in (result.get("runnerState"), result.get("detail") or result.get("details"))

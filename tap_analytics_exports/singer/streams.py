@@ -12,18 +12,18 @@ from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib import Catalog
 
-from tap_analytics_exports.columns import Bound, Columns, kind_of, property_schema
+from tap_analytics_exports.columns.names import Bound, Columns, kind_of, property_schema
 from tap_analytics_exports.errors import ExportFailed, TapError
-from tap_analytics_exports.jobs import LOST, Job, fingerprint, new_export_id, now
-from tap_analytics_exports.ledger import Entry, Ledger, is_lost
+from tap_analytics_exports.jobs.ledger import Entry, Ledger, is_lost
+from tap_analytics_exports.jobs.runner import LOST, Job, fingerprint, new_export_id, now
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.settings import Column, Export, Settings
 from tap_analytics_exports.windows import Grid, Window, to_do
 
 if TYPE_CHECKING:
-    from tap_analytics_exports.tap import TapAnalyticsExports
-    from tap_analytics_exports.writing import WindowWriter
+    from tap_analytics_exports.singer.tap import TapAnalyticsExports
+    from tap_analytics_exports.singer.writing import WindowWriter
 
 EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", "_sdc_window_end"
 
@@ -437,7 +437,7 @@ class ExportStream(_TapStream):
 
     def write_mapped(self, records: Iterable[dict[str, Any]]) -> None:
         """Write records through stream maps and flattening."""
-        from tap_analytics_exports import messages  # noqa: PLC0415 - costs time to import
+        from tap_analytics_exports.writers import records as messages  # noqa: PLC0415 - costs time to import
 
         maps, version, rest = self.stream_maps, self.snapshot_version, iter(records)
         while some := list(islice(rest, _TOGETHER)):

@@ -15,14 +15,21 @@ from typing import Any
 import polars as pl
 
 from tap_analytics_exports.ahead import ahead
-from tap_analytics_exports.columns import Bound
+from tap_analytics_exports.columns.names import Bound
 from tap_analytics_exports.errors import ExportFailed
-from tap_analytics_exports.jobs import Job, now
-from tap_analytics_exports.messages import Constants
-from tap_analytics_exports.outlets import Body, Outlet, outlet_of
+from tap_analytics_exports.jobs.runner import Job, now
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames
 from tap_analytics_exports.settings import Column
-from tap_analytics_exports.streams import COUNT, EXPORT_ID, TEXT, WINDOW_END, WINDOW_START, ExportStream
+from tap_analytics_exports.singer.streams import (
+    COUNT,
+    EXPORT_ID,
+    TEXT,
+    WINDOW_END,
+    WINDOW_START,
+    ExportStream,
+)
+from tap_analytics_exports.writers.records import Constants
+from tap_analytics_exports.writers.sinks import Body, Outlet, outlet_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import polars as pl
 
-from tap_analytics_exports import moments
-from tap_analytics_exports.columns import Bound
+from tap_analytics_exports.columns import timestamps
+from tap_analytics_exports.columns.names import Bound
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame
 from tap_analytics_exports.parse.base import line
 from tap_analytics_exports.settings import Column, ColumnKind
@@ -89,7 +89,7 @@ def _values(rows: pl.DataFrame, columns: Sequence[tuple[int, Column]], timezone:
     # Named by position, for to polars some names are patterns; and read at once, for each time has its price.
     usual = {}
     for position, column in columns:
-        shape = moments.usual_shape(rows[str(position)]) if column.type == "timestamp" else None
+        shape = timestamps.usual_shape(rows[str(position)]) if column.type == "timestamp" else None
         found = _usual(position, column, column.timezone or timezone, shape)
         if found is not None:
             usual[str(position)] = found
@@ -101,7 +101,7 @@ def _values(rows: pl.DataFrame, columns: Sequence[tuple[int, Column]], timezone:
 
 
 @cache
-def _usual(position: int, column: Column, zone: str, shape: moments.Shape | None) -> pl.Expr | None:  # noqa: PLR0911 - one for each type
+def _usual(position: int, column: Column, zone: str, shape: timestamps.Shape | None) -> pl.Expr | None:  # noqa: PLR0911 - one for each type
     """What a column's text means, as far as it is written in the usual way; None if there is none."""
     text = pl.col(str(position))
     match column.type:
@@ -116,9 +116,9 @@ def _usual(position: int, column: Column, zone: str, shape: moments.Shape | None
         case "boolean":
             return pl.when((text == "true") | (text == "false")).then(text == "true")
         case "date" if column.format is None:
-            return moments.iso_dates(text)
+            return timestamps.iso_dates(text)
         case "timestamp" if column.format is None and shape is not None:
-            return moments.usual_timestamps(text, shape, zone)
+            return timestamps.usual_timestamps(text, shape, zone)
     return None
 
 
@@ -132,9 +132,9 @@ def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: st
         case "boolean":
             return text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
         case "date" if column.format is not None:
-            return moments.dates(text, column.format)
+            return timestamps.dates(text, column.format)
         case "timestamp":
-            return moments.timestamps(text, column.format, column.timezone or timezone)
+            return timestamps.timestamps(text, column.format, column.timezone or timezone)
         case "json":
             return pl.Series([_json(each) for each in text], dtype=pl.String)
     assert usual is not None  # noqa: S101 - there is one for all other types

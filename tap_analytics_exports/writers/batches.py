@@ -16,20 +16,20 @@ import pyarrow.parquet as pq
 from isal import igzip
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, SDKBatchMessage
 
-from tap_analytics_exports import messages
-from tap_analytics_exports.columns import kind_of
+from tap_analytics_exports.columns.names import kind_of
 from tap_analytics_exports.errors import ExportFailed
-from tap_analytics_exports.messages import Constants
-from tap_analytics_exports.outlets import Body, Outlet
 from tap_analytics_exports.parse.base import without_huge_pages
 from tap_analytics_exports.settings import Batch, Column, ColumnKind
-from tap_analytics_exports.streams import (
+from tap_analytics_exports.singer.streams import (
     EXPORT_ID,
     TABLE_VERSION,
     WINDOW_END,
     WINDOW_START,
     ExportStream,
 )
+from tap_analytics_exports.writers import records as messages
+from tap_analytics_exports.writers.records import Constants
+from tap_analytics_exports.writers.sinks import Body, Outlet
 
 _GZIP_LEVEL = 1  # the files are read once
 _PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}

@@ -29,16 +29,16 @@ from singer_sdk.tap_base import CliTestOptionValue
 
 from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import Interrupted, SettingsError, TapError
-from tap_analytics_exports.jobs import Job, Jobs, now
-from tap_analytics_exports.ledger import Ledger
-from tap_analytics_exports.output import Output
+from tap_analytics_exports.jobs.ledger import Ledger
+from tap_analytics_exports.jobs.runner import Job, Jobs, now
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.settings import Settings, decode, json_schema, secrets
-from tap_analytics_exports.streams import ExportStream, RunStream, export_runs, rejected_rows
+from tap_analytics_exports.singer.streams import ExportStream, RunStream, export_runs, rejected_rows
+from tap_analytics_exports.writers.standard_output import Output
 
 if TYPE_CHECKING:
-    from tap_analytics_exports.writing import WindowWriter
+    from tap_analytics_exports.singer.writing import WindowWriter
 
 EXIT_SETTINGS, EXIT_FAILED = 1, 3
 
@@ -133,7 +133,11 @@ class TapAnalyticsExports(Tap):
         jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
         moment = now().replace(microsecond=0)
         end = min(moment, self.settings.end_date or moment)
-        needed = {"casting"} if self.settings.batch_config is None else {"casting", "batches"}
+        needed = (
+            {"columns.casting"}
+            if self.settings.batch_config is None
+            else {"columns.casting", "writers.batches"}
+        )
         rows = False
         for stream in self._selected_exports():
             ledger = self._ledger(stream)
@@ -149,7 +153,7 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def window_writer(self) -> type[WindowWriter]:
         """What writes the rows of a window; asked for by the main thread before the first one's are."""
-        from tap_analytics_exports.writing import WindowWriter  # noqa: PLC0415 - costs time to import
+        from tap_analytics_exports.singer.writing import WindowWriter  # noqa: PLC0415 - costs time to import
 
         self._setup_signal_handlers()  # polars has taken SIGINT, whichever thread has imported it
         return WindowWriter
@@ -362,7 +366,7 @@ class TapAnalyticsExports(Tap):
 
 def _prepare_rows(modules: Iterable[str], wake: Callable[[], None]) -> None:
     """Import what only rows need while the vendors are busy, and the main thread tells of their jobs."""
-    importlib.import_module("tap_analytics_exports.writing")
+    importlib.import_module("tap_analytics_exports.singer.writing")
     # With the handler of polars, SIGINT would not end the main thread's wait for news.
     signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - the name says what
     wake()  # one may have come before

@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, Protocol
 from urllib.parse import unquote, urlsplit
 
-from tap_analytics_exports.download import Body, RemoteFile
 from tap_analytics_exports.errors import CredentialsRefused, ExportFailed, JobGone, Unreachable
-from tap_analytics_exports.http import CONNECT_SECONDS, SILENCE_SECONDS
 from tap_analytics_exports.settings import ProviderSettings, Secret, about
+from tap_analytics_exports.transport.download import Body, RemoteFile
+from tap_analytics_exports.transport.http import CONNECT_SECONDS, SILENCE_SECONDS
 
 if TYPE_CHECKING:
     import paramiko

@@ -1,4 +1,4 @@
-"""HTTP as the providers need it: credentials, repeats, pace, redirects, and bodies known to be whole."""
+"""HTTP as the providers need it: credentials, rates, repeats, redirects, and bodies known to be whole."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ import msgspec
 import requests
 import urllib3
 
-from tap_analytics_exports.download import Body
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
@@ -35,6 +34,7 @@ from tap_analytics_exports.errors import (
     Unreachable,
 )
 from tap_analytics_exports.redaction import clean, hide, safe_url
+from tap_analytics_exports.transport.download import Body
 
 CONNECT_SECONDS = 10
 SILENCE_SECONDS = 60
@@ -125,7 +125,7 @@ class LoginAuth:
         return True
 
 
-class Pace:
+class RateLimiter:
     """At most `per_minute` requests in every span of 60 seconds, over all threads.
 
     A request counts from its leaving until 60 seconds after its answer began, for that is the latest moment
@@ -175,7 +175,7 @@ class Http:
         provider: Its name, for messages.
         base_url: What relative URLs are relative to.
         auth: The credentials; None while they are being fetched.
-        pace: The provider's.
+        rate_limiter: The provider's.
         passing: The status codes after which a request that changes nothing is tried again.
     """
 
@@ -185,13 +185,13 @@ class Http:
         base_url: str,
         *,
         auth: Auth | None = None,
-        pace: Pace | None = None,
+        rate_limiter: RateLimiter | None = None,
         passing: frozenset[int] = PASSING,
     ) -> None:
         self.provider = provider
         self.base_url = base_url.rstrip("/") + "/"
         self._auth = auth
-        self._pace = pace or Pace(None)
+        self._rate_limiter = rate_limiter or RateLimiter(None)
         self._passing = passing
         self._session = requests.Session()
         # A no-op, as requests else takes credentials from ~/.netrc; the environment's proxies stay.
@@ -222,7 +222,7 @@ class Http:
         def send() -> requests.Response:
             response = self._send(method, self.url(path), **how)
             if response.status_code in self._passing:
-                raise Unreachable(self.words(response), retry_after(response))
+                raise Unreachable(self.message(response), retry_after(response))
             return response
 
         return self._again(send)
@@ -243,7 +243,7 @@ class Http:
         except Unreachable as error:
             raise Ambiguous(f"{error}; {_MAYBE}") from None
         if response.status_code >= 500:
-            raise Ambiguous(f"{self.words(response)}; {_MAYBE}")
+            raise Ambiguous(f"{self.message(response)}; {_MAYBE}")
         return response
 
     def probe(self, path: str, **how: Any) -> None:  # noqa: ANN401
@@ -255,11 +255,11 @@ class Http:
         """
         response = self.ask("GET", path, **how)
         if response.status_code == 403:
-            raise CredentialsRefused(f"{self.words(response)}; check what the credentials allow")
+            raise CredentialsRefused(f"{self.message(response)}; check what the credentials allow")
         if response.status_code >= 400:
             logger.warning(
                 "%s; the credentials were not refused, but check base_url and the ids in the settings",
-                self.words(response),
+                self.message(response),
             )
 
     @contextmanager
@@ -297,7 +297,7 @@ class Http:
         with response:
             check(response)
             if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-                raise Unreachable(f"{self.words(response)} with a web page in place of the file")
+                raise Unreachable(f"{self.message(response)} with a web page in place of the file")
             yield self.received(response)
 
     def received(self, response: requests.Response) -> Body:
@@ -305,7 +305,7 @@ class Http:
         _set_timeout(response.raw, SILENCE_SECONDS)
         return Body(self._stream(response), _proof(response))
 
-    def words(self, response: requests.Response) -> str:
+    def message(self, response: requests.Response) -> str:
         """What an answer says, for a message: status, address and the beginning of its body.
 
         The bodies of other hosts are left out, for those of signed URLs show parts of the signature.
@@ -336,7 +336,7 @@ class Http:
         """Repeat a request only when no byte of it was sent; 429 and 503 mean that it was not taken on."""
         response = self._again(partial(self._send, method, self.url(path), **how), _NotSent)
         if response.status_code in (429, 503):
-            raise Busy(self.words(response), retry_after(response))
+            raise Busy(self.message(response), retry_after(response))
         return response
 
     def _again(
@@ -357,10 +357,10 @@ class Http:
         response = self._hop(method, url, **how)
         if response.status_code == 401 and self._auth and self.own(url):
             if not self._auth.renew(response):
-                raise CredentialsRefused(f"{self.words(response)}; check the credentials")
+                raise CredentialsRefused(f"{self.message(response)}; check the credentials")
             response = self._hop(method, url, **how)
             if response.status_code == 401:
-                raise CredentialsRefused(f"{self.words(response)}; check the credentials")
+                raise CredentialsRefused(f"{self.message(response)}; check the credentials")
         for _ in range(5):
             if method != "GET" or response.status_code not in REDIRECTS or "Location" not in response.headers:
                 break
@@ -393,7 +393,7 @@ class Http:
             if "params" not in how:
                 request.url = url  # byte for byte as the provider gave it, where requests would quote anew
             settings = self._session.merge_environment_settings(url, {}, stream, None, None)
-            with self._pace.turn() if own else nullcontext():
+            with self._rate_limiter.turn() if own else nullcontext():
                 return self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
         except (requests.exceptions.InvalidHeader, UnicodeEncodeError):
             raise CredentialsRefused(

@@ -24,7 +24,6 @@ from typing import Any
 
 import msgspec
 
-from tap_analytics_exports.download import LocalFile, RemoteFile, download
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
@@ -36,13 +35,13 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
-from tap_analytics_exports.ledger import Entry, Ledger
+from tap_analytics_exports.jobs.ledger import Entry, Ledger
 from tap_analytics_exports.parse import Dialect, frames
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
     Handle,
-    Look,
+    JobState,
     Provider,
     Ready,
     Request,
@@ -50,12 +49,13 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.settings import Settings
+from tap_analytics_exports.transport.download import LocalFile, RemoteFile, download
 from tap_analytics_exports.windows import Window
 
 ATTEMPTS = 3
 """Jobs for one window in one run, where the vendor's failures are passing ones."""
 
-UNKNOWN_LOOKS = 5
+UNKNOWN_POLLS = 5
 """Looks at a job that may find a state which the vendor does not document."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -536,7 +536,7 @@ class Jobs:
     def _await(
         self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any], deadline: datetime
     ) -> bool:
-        """Look at a job until it has files; False when it has none.
+        """JobState at a job until it has files; False when it has none.
 
         Three clocks are kept apart: the distance between looks is here, the tries of one look are in
         `http`, and the deadline is the job's.
@@ -545,9 +545,9 @@ class Jobs:
         unknown: Counter[str] = Counter()
         while True:
             before, asked, trouble = dict(handle), 0.0, None
-            state: Look = Running()
+            state: JobState = Running()
             try:
-                state = provider.look(request, handle)
+                state = provider.poll(request, handle)
             except Unreachable as error:
                 logger.warning("%s: no look at the job is possible now: %s", job, error)
                 asked, trouble = error.after or 0.0, error
@@ -563,7 +563,7 @@ class Jobs:
                     raise ExportFailed(why, retry=retry, split=split)
                 case Unknown(word):
                     unknown[word] += 1
-                    if unknown[word] == UNKNOWN_LOOKS:
+                    if unknown[word] == UNKNOWN_POLLS:
                         raise ExportFailed(
                             f"the vendor calls the job's state {word!r}, a word it does not document"
                         )

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Self
 
 import polars as pl
 
-from tap_analytics_exports import messages
-from tap_analytics_exports.jobs import now
-from tap_analytics_exports.messages import Constants
+from tap_analytics_exports.jobs.runner import now
 from tap_analytics_exports.settings import Column
+from tap_analytics_exports.writers import records as messages
+from tap_analytics_exports.writers.records import Constants
 
 if TYPE_CHECKING:
-    from tap_analytics_exports.streams import ExportStream
+    from tap_analytics_exports.singer.streams import ExportStream
 
 Body = Any
 """What an outlet makes of rows; nobody else looks into it."""
@@ -107,6 +107,6 @@ def outlet_of(stream: ExportStream) -> Outlet:
         return _Mapped(stream)
     if stream.settings.batch_config is None:
         return _Lines(stream)
-    from tap_analytics_exports.batches import Batches  # noqa: PLC0415 - costs time to import
+    from tap_analytics_exports.writers.batches import Batches  # noqa: PLC0415 - costs time to import
 
     return Batches(stream, stream.settings.batch_config)

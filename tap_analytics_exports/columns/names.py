@@ -145,7 +145,7 @@ class Columns:
         Returns:
             The rows that fit, columns by property name and `ROW_NUMBER`; and those that don't.
         """
-        from tap_analytics_exports.casting import cast  # noqa: PLC0415 - costs time to import
+        from tap_analytics_exports.columns.casting import cast  # noqa: PLC0415 - costs time to import
 
         return cast(frame, bound, missing=self._missing(frame.header), timezone=self._timezone)
 

@@ -1,0 +1,1 @@
+"""The life of export jobs: triggered, awaited, fetched, and remembered through any death."""

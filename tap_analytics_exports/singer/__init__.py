@@ -1,0 +1,1 @@
+"""The tap: what Singer sees of the core."""

@@ -1,0 +1,1 @@
+"""Who gets which bytes: requests, credentials, rates, and files that are proved whole."""

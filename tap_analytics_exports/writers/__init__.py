@@ -1,0 +1,1 @@
+"""Typed frames become lines or files, columnar."""
