@@ -36,15 +36,24 @@ class Column(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         type: What its values become.
-        format: For dates and timestamps, a `strptime` pattern; none: ISO 8601.
+        format: For dates and timestamps, a `strptime` pattern, `epoch_seconds` or `epoch_milliseconds`; none:
+            ISO 8601.
         timezone: For timestamps without a zone, the IANA zone they are in; none: the export's.
-        thousands: For numbers, the sign between groups of digits.
+        thousands: For numbers, the character between groups of digits; a space means no-break spaces too.
+        name: The property to become; none: the one that is derived from the header.
+        decimal: For numbers, the character before the fraction.
+        strip: For numbers, characters that are no part of them, such as "%$"; spaces beside them go too.
+        truncate: For timestamps, whether digits beyond microseconds are cut; else they must be zeros.
     """
 
     type: ColumnKind
     format: str | None = None
     timezone: str | None = None
     thousands: str | None = None
+    name: str | None = None
+    decimal: str = "."
+    strip: str = ""
+    truncate: bool = False
 
 
 class Export(Struct, kw_only=True, forbid_unknown_fields=True):
@@ -59,6 +68,19 @@ class Export(Struct, kw_only=True, forbid_unknown_fields=True):
         dict[str, ColumnKind | Column],
         about("Columns", "Column (its header or its property name) to type, or to an object with `type`"),
     ] = {}
+    exclude_columns: Annotated[
+        list[str],
+        about("Excluded columns", "Headers or property names that never leave, not even in `rejected_rows`"),
+    ] = []
+    null_values: Annotated[
+        list[str], about("Null values", "Further texts that mean null, such as -- or N/A")
+    ] = []
+    skip_rows: Annotated[
+        int,
+        about("Rows to skip", "Lines of CSV, or rows of a sheet, empty ones counted, before the header"),
+        Meta(ge=0),
+    ] = 0
+    quote: Annotated[Literal['"', ""], about("Quote", "Of CSV files; empty: the file knows no quoting")] = '"'
     primary_keys: Annotated[
         list[str] | None,
         about("Primary keys", "Headers or property names; none: window start and row number"),
@@ -221,6 +243,10 @@ class Settings(Struct, kw_only=True):
             "Ledger",
             "Folder that remembers triggered jobs beyond the state; none: the user's; empty: off",
         ),
+    ] = None
+    ca_bundle: Annotated[
+        str | None,
+        about("CA bundle", "A PEM file of further certificate authorities for HTTPS"),
     ] = None
     allow_unverified_downloads: Annotated[
         bool, about("Allow unverified downloads", "Accept a file whose end nothing proves")

@@ -48,12 +48,16 @@ class Dialect:
         encoding: Of text without a byte order mark; none: UTF-8.
         delimiter: Between the fields of a CSV file, one ASCII character.
         sheet: Of a workbook; none: the first.
+        skip_rows: Lines of CSV, or rows of a sheet, empty ones counted, before the header.
+        quote: Around fields of a CSV file; empty: the file knows no quoting.
     """
 
     format: Literal["csv", "xlsx", "json"]
     encoding: str | None = None
     delimiter: str = ","
     sheet: str | None = None
+    skip_rows: int = 0
+    quote: str = '"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings
@@ -165,6 +165,17 @@ class Provider(ABC, Generic[S, E]):
         """Columns of every record that the files lack."""
         return {}
 
+    def file_format(self, export: E) -> Literal["csv", "json", "xlsx"]:
+        """The kind of the export's files."""
+        return "csv"
+
     def dialect(self, export: E) -> Dialect:
         """How the export's files are written."""
-        return Dialect("csv", encoding=export.encoding, delimiter=export.delimiter, sheet=export.sheet)
+        return Dialect(
+            self.file_format(export),
+            encoding=export.encoding,
+            delimiter=export.delimiter,
+            sheet=export.sheet,
+            skip_rows=export.skip_rows,
+            quote=export.quote,
+        )

@@ -13,7 +13,6 @@ import requests
 from msgspec import Meta
 
 from tap_analytics_exports.errors import ExportFailed, NoData
-from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.providers.base import Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
@@ -127,9 +126,9 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             "_sdc_step_index": export.step_index,
         }
 
-    def dialect(self, export: GiosgExport) -> Dialect:
+    def file_format(self, export: GiosgExport) -> Literal["csv", "xlsx"]:
         """CSV, or a workbook."""
-        return Dialect(export.format, export.encoding, export.delimiter, export.sheet)
+        return export.format
 
     def _workflow(self, export: GiosgExport) -> str:
         organization, workflow = (

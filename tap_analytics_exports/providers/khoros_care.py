@@ -11,7 +11,6 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 import requests
 
 from tap_analytics_exports.errors import Ambiguous, ExportFailed, JobGone, NoData, Unreachable
-from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.providers.base import (
     Failed,
     Handle,
@@ -177,9 +176,9 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
             "parameters": export.parameters,
         }
 
-    def dialect(self, export: KhorosCareExport) -> Dialect:
+    def file_format(self, export: KhorosCareExport) -> Literal["csv", "json"]:
         """CSV, or an array of objects."""
-        return Dialect(export.format, encoding=export.encoding, delimiter=export.delimiter)
+        return export.format
 
     @property
     def _key(self) -> str:
