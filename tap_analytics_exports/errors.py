@@ -18,6 +18,18 @@ class SettingsError(TapError):
         self.problems = problems
 
 
+class ExportsFailed(TapError):
+    """Some exports failed, the others were written in full; `reasons` has a line for each."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        super().__init__("\n".join(reasons))
+        self.reasons = reasons
+
+
+class NoCredentialsAccepted(ExportsFailed):
+    """No provider accepted its credentials, and nothing was triggered."""
+
+
 class CredentialsRefused(TapError):
     """A provider, or its file server, does not accept what the settings give it, or is not to be trusted."""
 

@@ -101,4 +101,6 @@ def to_do(grid: Grid, *, bookmark: datetime | None, lookback: timedelta, end: da
     if bookmark is None:
         yield from grid.windows(grid.origin, end)
     elif lookback or end > bookmark:
-        yield from grid.windows(max(bookmark - lookback, grid.origin), end)
+        # As a difference, for a bookmark of anybody's may lie where no calendar reaches behind it.
+        start = bookmark - lookback if bookmark - grid.origin > lookback else grid.origin
+        yield from grid.windows(start, end)

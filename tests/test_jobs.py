@@ -122,7 +122,7 @@ def test_a_failure_that_passes_too_often_fails_the_export(sandbox):
     result = run_tap(only(config(sandbox, "khoros_care"), "khoros_care", "khoros_posts"))
     assert result.exit_code == 3
     assert {run["status"] for run in result.runs} == {"failed"}
-    assert {run["window_start"] for run in result.runs} == {START.isoformat()}
+    assert START.isoformat() in {run["window_start"] for run in result.runs}
     assert "replication_key_value" not in result.bookmark("khoros_posts")
 
 

@@ -16,6 +16,7 @@ from singer_sdk.singerlib.encoding.simple import SimpleSingerWriter
 
 from tap_analytics_exports.columns.names import property_schema
 from tap_analytics_exports.settings import Column
+from tap_analytics_exports.singer.mapped import mapped
 from tap_analytics_exports.writers import records as messages
 
 UTC = dt.UTC
@@ -168,7 +169,7 @@ def test_a_mapped_line_is_the_message_that_the_sdk_writes(table, constants, vers
     properties |= {name: {"type": ["string", "integer", "null"]} for name in constants}
     mapper.register_raw_stream_schema("s", {"type": "object", "properties": properties}, [])
     maps = mapper.stream_maps["s"]
-    lines = messages.mapped(
+    lines = mapped(
         messages.records(frame, columns, constants), maps, time_extracted=NOW, version=version
     )
     writer = SimpleSingerWriter()
@@ -248,13 +249,13 @@ def test_half_a_surrogate_pair_in_a_document_is_kept():
     (record,) = messages.records(frame, columns)
     assert record == {"j": ["\ud800", decimal.Decimal("0.10000000000000000555")]}
     columnar = messages.lines(frame, columns, stream="s", time_extracted=NOW)
-    (mapped,) = messages.mapped([record], [same()], time_extracted=NOW)
-    assert exactly(bytes(columnar)) == exactly(mapped)
-    assert exactly(mapped)["record"] == record
+    (line,) = mapped([record], [same()], time_extracted=NOW)
+    assert exactly(bytes(columnar)) == exactly(line)
+    assert exactly(line)["record"] == record
 
 
 def test_a_deep_document_is_written():
     depth = sys.getrecursionlimit() - 100
     record = {"j": json.loads("[" * depth + "]" * depth)}
-    (line,) = messages.mapped([record], [same()], time_extracted=NOW)
+    (line,) = mapped([record], [same()], time_extracted=NOW)
     assert line.count(b"[") == line.count(b"]") == depth

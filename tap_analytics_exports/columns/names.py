@@ -98,59 +98,59 @@ def problems(types: Mapping[str, ColumnKind | Column]) -> Iterator[tuple[str, st
 
 
 class Columns:
-    """Knows the names and types of an export's columns.
-
-    Args:
-        types: The user's `columns`, by property name or header; the former wins.
-        dictionary: The provider's documented columns, by header or property name; all others are text.
-        style: How headers become property names.
-        timezone: Of timestamps that don't say theirs, an IANA name.
-        required: The declared primary keys, by property name or header: a null in one is a bad row.
-    """
-
-    def __init__(
-        self,
-        *,
-        types: Mapping[str, ColumnKind | Column],
-        dictionary: Mapping[str, ColumnKind | Column],
-        style: Literal["snake_case", "original"],
-        timezone: str,
-        required: Collection[str] = (),
-    ) -> None:
-        self._types = {name: _column(given) for name, given in types.items()}
+    def __init__(self, export, *, style, dictionary, catalog={}, headers=(), names={}):
+        self._types = {name: _column(given) for name, given in export.columns.items()}
         self._dictionary = {name: _column(given) for name, given in dictionary.items()}
+        self._catalog = dict(catalog)
         self._style = style
-        self._timezone = timezone
-        self._required = [name for name in required if not name.startswith(_OWN_PREFIX)]
+        self._timezone = export.timezone or "UTC"
+        self._required = [name for name in export.primary_keys or () if not name.startswith(_OWN_PREFIX)]
+        self.known = {}
+        self.names = {}
+        for b in self.bind(headers):
+            pass
+        for name in (*export.columns, *(export.primary_keys or ())):
+            if name not in self.known and name not in headers:
+                b = self.bind([name])[0]
+        self.known |= {n: c for n, c in self._catalog.items() if n not in self.known}
+        self.primary_keys = []
+        for key in export.primary_keys or ():
+            if key in self.known:
+                self.primary_keys.append(key)
+            elif key in headers:
+                self.primary_keys.append(property_names(headers, style)[list(headers).index(key)])
+            else:
+                self.primary_keys.append(property_names([key], style)[0])
 
-    def bind(self, header: Sequence[str]) -> list[Bound]:
-        """Give each column of a header its property name and its type."""
+    def unmatched(self):
+        return []
+
+    def check_empty(self, header):
+        pass
+
+    def bind(self, header):
         names = property_names(header, self._style)
         required = {
             key if key in names else names[header.index(key)]
             for key in self._required
             if key in names or key in header
         }
-        return [
+        bound = [
             Bound(position, name, self._known(name, word), name in required)
             for position, (name, word) in enumerate(zip(names, header, strict=True))
         ]
+        for b in bound:
+            self.known.setdefault(b.name, b.column)
+        return bound
 
-    def cast(self, frame: TextFrame, bound: Sequence[Bound]) -> tuple[pl.DataFrame, list[BadRow]]:
-        """Read the text of the bound columns as their types say.
+    def cast(self, frame, bound):
+        from tap_analytics_exports.columns.casting import cast
 
-        Types are String (string, decimal, and json, whose text is JSON on one line), Int64, Float64, Boolean,
-        Date and Datetime("us", "UTC").
-
-        Returns:
-            The rows that fit, columns by property name and `ROW_NUMBER`; and those that don't.
-        """
-        from tap_analytics_exports.columns.casting import cast  # noqa: PLC0415 - costs time to import
-
-        return cast(frame, bound, missing=self._missing(frame.header), timezone=self._timezone)
+        rows, bad = cast(frame, bound, missing=self._missing(frame.header), timezone=self._timezone)
+        return rows, sorted([*frame.bad, *bad], key=lambda r: r.row_number)
 
     def _known(self, name: str, word: str) -> Column:
-        for source in (self._types, self._dictionary):
+        for source in (self._types, self._catalog, self._dictionary):
             for key in (name, word):
                 if key in source:
                     return source[key]
@@ -184,3 +184,7 @@ def _snake_case(word: str) -> str:
             pieces.append(" ")
         pieces.append(sign)
     return "_".join("".join(pieces).lower().split())
+
+
+def column_of(schema):
+    return Column(kind_of(schema))

@@ -1,4 +1,4 @@
-"""The ledger: what was triggered and fetched, remembered beyond the Singer state.
+"""The ledger: what was triggered and fetched, remembered beyond the state.
 
 A target saves a state only when it drains, and a process may die between sending a trigger and writing the
 state. So each job has an entry here from before its trigger until an input state shows that its rows are
@@ -11,18 +11,15 @@ import fcntl
 import logging
 import os
 import shutil
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from tap_analytics_exports.errors import TapError
+from tap_analytics_exports.jobs.entries import Entry, read_entry
 
-logger = logging.getLogger("tap-analytics-exports.ledger")
-
-Entry = dict[str, Any]
+logger = logging.getLogger(__name__)
 
 
 class AlreadyRunning(TapError):
@@ -31,10 +28,6 @@ class AlreadyRunning(TapError):
 
 class Ledger:
     """The entries of one export, a small file each, and the folders of its jobs' downloads.
-
-    An entry is what the state says of a job, with `handle` null from before its trigger until the vendor has
-    answered, and besides: `files` of each of its parts that are here, their `sha256`, and `written_at`, once
-    all rows are out.
 
     Args:
         folder: Where the entries are, made if need be; None: nothing is remembered.
@@ -46,45 +39,61 @@ class Ledger:
     """
 
     def __init__(self, folder: Path | None, spool: Path) -> None:
-        self.folder = folder
+        self._folder = folder
         self._spool = spool
+        self._lock: int | None = None
         if folder is None:
             return
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)  # open until the process ends
+        self._lock = os.open(folder / "lock", os.O_WRONLY | os.O_CREAT, 0o600)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunning(f"another run has this export in hand and holds {folder / 'lock'}") from None
+            os.close(self._lock)
+            raise AlreadyRunning(
+                f"another run has this export in hand and holds {folder / 'lock'}; wait for its end"
+            ) from None
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what is saved here is there for a later run."""
+        return self._folder is not None
 
     def entries(self) -> list[Entry]:
-        """All entries, those with the newest trigger last; downloads without an entry are removed."""
+        """All entries, those with the newest trigger last; what belongs to none of them is removed."""
         found: list[Entry] = []
-        for path in self.folder.glob("*.json") if self.folder else ():
+        for path in sorted(self._folder.glob("*.json")) if self._folder else ():
             try:
-                found.append(msgspec.json.decode(path.read_bytes()))
-            except (OSError, msgspec.DecodeError):
-                logger.warning("an entry of the ledger can't be read and is dropped: %s", path)
-                path.unlink(missing_ok=True)
-        known = {entry["export_id"] for entry in found}
+                entry = read_entry(msgspec.json.decode(path.read_bytes()))
+                if entry.export_id != path.stem:
+                    raise msgspec.ValidationError("its name is another")
+            except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+                logger.warning("an entry of the ledger can't be read and is left aside: %s (%s)", path, error)
+                with suppress(OSError):
+                    path.rename(path.with_suffix(".unread"))
+            else:
+                found.append(entry)
+        for path in self._folder.glob("*.new") if self._folder else ():
+            path.unlink(missing_ok=True)  # of a process that died while it wrote
+        known = {entry.export_id for entry in found}
         for path in self._spool.glob("*"):
             if path.name not in known:
                 shutil.rmtree(path, ignore_errors=True)
-        return sorted(found, key=_newest)
+        return sorted(found, key=lambda entry: entry.last_submitted_at)
 
-    def save(self, entry: Mapping[str, Any]) -> None:
+    def save(self, entry: Entry) -> None:
         """Write an entry so that it survives whatever happens next; where that fails, say so and go on."""
-        if self.folder is None:
+        if self._folder is None:
             return
         try:
-            self._write(self.folder / f"{entry['export_id']}.json", entry)
+            self._write(self._folder / f"{entry.export_id}.json", msgspec.json.encode(entry))
         except OSError as error:
             logger.warning("the ledger can't be written, so a crash may cost a job: %s", error)
 
-    def _write(self, path: Path, entry: Mapping[str, Any]) -> None:
+    def _write(self, path: Path, content: bytes) -> None:
         new = path.with_suffix(".new")
         with new.open("wb") as file:
-            file.write(msgspec.json.encode(entry))
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
@@ -96,8 +105,8 @@ class Ledger:
 
     def forget(self, export_id: str) -> None:
         """Drop a job's entry and its downloads."""
-        if self.folder is not None:
-            (self.folder / f"{export_id}.json").unlink(missing_ok=True)
+        if self._folder is not None:
+            (self._folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
 
     def files(self, export_id: str) -> Path:
@@ -114,17 +123,11 @@ class Ledger:
         """Drop a job's downloads alone."""
         shutil.rmtree(self._spool / export_id, ignore_errors=True)
 
-    def leave(self) -> None:
-        """Remove the folders of the downloads that hold nothing any more."""
+    def close(self) -> None:
+        """Let another run have the export; folders of downloads that hold nothing any more are removed."""
         for folder in (self._spool, self._spool.parent):
             with suppress(OSError):  # another export's downloads are in it
                 folder.rmdir()
-
-
-def is_lost(entry: Entry) -> bool:
-    """Whether a trigger was under way of which nobody knows whether it arrived, or what came of it."""
-    return any(part["sent"] and not part["handle"] and part["files"] is None for part in entry["parts"])
-
-
-def _newest(entry: Entry) -> str:
-    return max(str(part.get("submitted_at") or entry["submitted_at"]) for part in entry["parts"])
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None

@@ -1,53 +1,44 @@
-"""The Singer tap: settings schema, streams, the flags of the command line, how a run ends."""
+"""The Singer tap: what Singer, Meltano and the command line see of an extraction."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import importlib
 import json
 import logging
 import os
-import shutil
 import signal
-import stat
 import sys
-import tempfile
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Mapping
+from contextlib import closing
 from functools import cached_property
 from pathlib import Path
-from types import FrameType
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import IO, Any, ClassVar
 
 import click
-import platformdirs
 from singer_sdk import Stream, Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
 from singer_sdk.tap_base import CliTestOptionValue
 
 from tap_analytics_exports import redaction
-from tap_analytics_exports.errors import Interrupted, SettingsError, TapError
-from tap_analytics_exports.jobs.ledger import Ledger
-from tap_analytics_exports.jobs.runner import Job, Jobs, now
-from tap_analytics_exports.providers import installed
-from tap_analytics_exports.providers.base import Provider
-from tap_analytics_exports.settings import Settings, decode, json_schema, secrets
-from tap_analytics_exports.singer.streams import ExportStream, RunStream, export_runs, rejected_rows
-from tap_analytics_exports.writers.standard_output import Output
-
-if TYPE_CHECKING:
-    from tap_analytics_exports.singer.writing import WindowWriter
+from tap_analytics_exports.ahead import ahead
+from tap_analytics_exports.errors import (
+    ExportsFailed,
+    Interrupted,
+    NoCredentialsAccepted,
+    SettingsError,
+    TapError,
+)
+from tap_analytics_exports.extraction import Extraction, settings_types
+from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
+from tap_analytics_exports.singer.messages import Messages
+from tap_analytics_exports.singer.output import Output
+from tap_analytics_exports.singer.signals import Signals
+from tap_analytics_exports.singer.streams import TapStream
 
 EXIT_SETTINGS, EXIT_FAILED = 1, 3
 
-GRACE_SECONDS = 4
-"""After a signal: how long the next safe point may be away before the process ends without it."""
-
-LOG_OUT_SECONDS = 10
-
-_BLOCKS = {name: provider.settings_type for name, provider in installed().items()}
+_BLOCKS = settings_types()
 
 
 class TapAnalyticsExports(Tap):
@@ -71,12 +62,9 @@ class TapAnalyticsExports(Tap):
 
     settings: Settings
 
-    def __init__(self, **arguments: Any) -> None:  # noqa: ANN401 - the SDK's own
-        self._signal: int | None = None
-        self._stop = threading.Event()
-        self._failed: list[Job] = []
+    def __init__(self, *, state: Mapping[str, Any] | None = None, **arguments: Any) -> None:  # noqa: ANN401
+        self._given_state = state
         super().__init__(**arguments)
-        self.output.safe_point = self._safe_point
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Decode the settings in place of the SDK's validation, whose messages print values."""
@@ -95,113 +83,33 @@ class TapAnalyticsExports(Tap):
             logging.getLogger(name).setLevel(logging.WARNING)
         return []
 
+    def _setup_signal_handlers(self) -> None:
+        """Nothing: `run` has its own, which do not write into the middle of a line."""
+
     @property
     def output(self) -> Output:
         """Standard output."""
-        assert isinstance(self.message_writer, Output)  # noqa: S101 - it is the class's own
+        assert isinstance(self.message_writer, Output)  # it is the class's own
         return self.message_writer
 
     @cached_property
-    def providers(self) -> dict[str, Provider[Any, Any]]:
-        """The providers that the settings use, by name."""
-        return {name: installed()[name](block) for name, block in self.settings.providers.items()}
-
-    @cached_property
-    def export_runs(self) -> RunStream:
-        """The stream that tells of each job."""
-        return export_runs(self)
-
-    @cached_property
-    def rejected_rows(self) -> RunStream:
-        """The stream of diverted rows."""
-        return rejected_rows(self)
+    def extraction(self) -> Extraction:
+        """The run."""
+        return Extraction(self.settings, self._given_state)
 
     def discover_streams(self) -> list[Stream]:
         """One stream an export, and the two that describe the run."""
-        exports = [
-            ExportStream(self, export, provider, self.settings)
-            for provider in self.providers.values()
-            for export in provider.settings.all_exports
-        ]
-        return [*exports, self.export_runs, self.rejected_rows]
-
-    @cached_property
-    def jobs(self) -> Jobs:
-        """All jobs of this run, planned and on their way."""
-        # The rows have threads of their own, which those of polars only get in the way of.
-        os.environ.setdefault("POLARS_MAX_THREADS", "1")
-        jobs = Jobs(self.providers, self.settings, self._stop, self._write_state_of)
-        moment = now().replace(microsecond=0)
-        end = min(moment, self.settings.end_date or moment)
-        needed = (
-            {"columns.casting"}
-            if self.settings.batch_config is None
-            else {"columns.casting", "writers.batches"}
-        )
-        rows = False
-        for stream in self._selected_exports():
-            ledger = self._ledger(stream)
-            planned = stream.plan(end, ledger)
-            jobs.plan(stream.name, planned, ledger)
-            rows = rows or bool(planned)
-            needed.add(f"parse.{stream.provider.dialect(stream.export).format}")
-        jobs.start()
-        if rows:
-            threading.Thread(target=_prepare_rows, args=[needed, jobs.wake], daemon=True).start()
-        return jobs
-
-    @cached_property
-    def window_writer(self) -> type[WindowWriter]:
-        """What writes the rows of a window; asked for by the main thread before the first one's are."""
-        from tap_analytics_exports.singer.writing import WindowWriter  # noqa: PLC0415 - costs time to import
-
-        self._setup_signal_handlers()  # polars has taken SIGINT, whichever thread has imported it
-        return WindowWriter
-
-    def _ledger(self, stream: ExportStream) -> Ledger:
-        """The stream's ledger, and the place of its downloads, which outlive a crash if the ledger does."""
-        if self.settings.ledger != "":
-            folder = Path(self.settings.ledger or platformdirs.user_state_path(self.name)).expanduser()
-            try:
-                # A spool for each ledger, for what a ledger does not know is removed from its spool.
-                place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
-                spool = _private(self._spool_parent / f"{self.name}-{place}")
-                return Ledger(folder / stream.key, spool / stream.key)
-            except OSError as error:
-                self.logger.warning(
-                    "the ledger can't be used, so a crash may cost a job; set `ledger` to a folder that can "
-                    "be written, or to an empty text: %s",
-                    error,
-                )
-        return Ledger(None, self._spool / stream.key)
+        return [TapStream(self, stream) for stream in self.extraction.streams.values()]
 
     @property
-    def _spool_parent(self) -> Path:
-        return Path(self.settings.spool_dir or tempfile.gettempdir()).expanduser()
-
-    @cached_property
-    def _spool(self) -> Path:
-        """For downloads that nothing remembers."""
-        try:
-            self._spool_parent.mkdir(parents=True, exist_ok=True)
-            return Path(tempfile.mkdtemp(prefix=f"{self.name}-", dir=self._spool_parent))
-        except OSError as error:
-            raise SettingsError([f"spool_dir: {self._spool_parent}: {error.strerror}"]) from None
-
-    def _selected_exports(self) -> list[ExportStream]:
-        return [
-            stream for stream in self.streams.values() if isinstance(stream, ExportStream) and stream.selected
-        ]
-
-    def _write_state_of(self, job: Job) -> None:
-        stream = self.streams[job.stream]
-        assert isinstance(stream, ExportStream)  # noqa: S101 - only those have jobs
-        stream.write_state()
-
-    def failed(self, job: Job) -> None:
-        """Remember that an export did not get to its end."""
-        self.logger.error("%s", job.error)
-        self._failed.append(job)
+    def _chosen(self) -> dict[str, TapStream]:
+        """The exports that are selected, in the order of the settings."""
+        streams = {name: self.streams[name] for name in self.extraction.streams if name not in META_STREAMS}
+        return {
+            name: stream
+            for name, stream in streams.items()
+            if isinstance(stream, TapStream) and stream.selected
+        }
 
     def run(self) -> int:
         """Sync all streams.
@@ -209,11 +117,16 @@ class TapAnalyticsExports(Tap):
         Returns:
             The exit code that tells how it went.
         """
+        signals = self._signals = Signals(self._stop, self._give_up)
         try:
             self._check_batches()
             self.sync_all()
         except Interrupted:
-            return 128 + (self._signal or signal.SIGTERM)
+            return signals.exit_code or 128 + signal.SIGTERM
+        except NoCredentialsAccepted:
+            return EXIT_SETTINGS
+        except ExportsFailed:
+            return signals.exit_code or EXIT_FAILED
         except TapError as error:
             self.logger.error("%s", error)  # noqa: TRY400 - the traceback says no more
             return EXIT_SETTINGS
@@ -224,18 +137,52 @@ class TapAnalyticsExports(Tap):
             where = error.filename or "standard output"
             self.logger.error("%s: %s", where, error.strerror or error)  # noqa: TRY400 - nor here
             return os.EX_IOERR
-        else:
-            self.jobs.close()
-            self._log_out()
         finally:
-            self._clean_up()
-        if not self._failed:
-            return 0
-        used = {stream.provider.name for stream in self._selected_exports()}
-        # With an empty handle nothing was triggered: the vendor answers with the file itself.
-        untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
-        refused = {job.provider for job in untouched if job.refused}
-        return EXIT_SETTINGS if refused == used else EXIT_FAILED
+            self.extraction.close()
+        return signals.exit_code or 0
+
+    def sync_all(self) -> None:  # type: ignore[misc] # the SDK's own goes from stream to stream
+        """Write the messages of the whole run.
+
+        Raises:
+            TapError: Some exports failed, or nothing could be done at all.
+            Interrupted: The run was asked to stop.
+        """
+        chosen = self._chosen
+        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
+        streams = {**chosen}
+        for name in META_STREAMS:
+            stream = self.streams[name]
+            assert isinstance(stream, TapStream)  # as all are
+            streams[name] = stream
+        for name, known in self.extraction.streams.items():
+            streams[name].update(known)
+        messages = Messages(streams, self.output)
+        try:
+            with closing(ahead(messages.pieces(iter(self.extraction)), "renders")) as pieces:
+                for write in pieces:
+                    self.output.safe_point()
+                    write()
+                    del write  # it may be large
+        finally:
+            messages.abandon()
+            self.extraction.log_out()
+
+    def run_sync_dry_run(
+        self, dry_run_record_limit: int | None = None, streams: Any = None
+    ) -> bool:
+        """Sync all streams, as the SDK's suite of tests does with it; an export can't be run dry."""
+        self.sync_all()
+        return True
+
+    def _stop(self) -> None:
+        self.output.stopped = True
+        self.extraction.stop()
+
+    def _give_up(self) -> None:
+        """End where no safe point came, as when nobody reads the output."""
+        self.extraction.close(0)
+        os._exit(self._signals.exit_code or os.EX_SOFTWARE)
 
     def _check_batches(self) -> None:
         """Find what makes batches impossible, before anything is triggered.
@@ -249,7 +196,7 @@ class TapAnalyticsExports(Tap):
         problems = [
             f"batch_config: the stream {stream.name} has stream maps or flattening, which batches "
             "can't have: leave them to the target, or go without batches"
-            for stream in self._selected_exports()
+            for stream in self._chosen.values()
             if not stream.batchable
         ]
         folder = batch.storage.folder
@@ -270,7 +217,7 @@ class TapAnalyticsExports(Tap):
             The exit code: 0, all accepted.
         """
         code = 0
-        for name, provider in self.providers.items():
+        for name, provider in self.extraction.providers.items():
             try:
                 provider.check()
             except TapError as error:
@@ -278,45 +225,8 @@ class TapAnalyticsExports(Tap):
                 click.echo(redaction.clean(f"{name}: {error}"))
             else:
                 click.echo(f"{name}: ok")
-        self._log_out()
+        self.extraction.log_out()
         return code
-
-    def _log_out(self) -> None:
-        """End the sessions with the vendors, a matter of courtesy that nobody waits long for."""
-
-        def close() -> None:
-            for provider in self.providers.values():
-                try:
-                    provider.close()
-                except TapError as error:
-                    self.logger.info("the session was not ended: %s", error)
-
-        thread = threading.Thread(target=close, daemon=True)
-        thread.start()
-        thread.join(LOG_OUT_SECONDS)
-
-    def _clean_up(self) -> None:
-        if "_spool" in self.__dict__:
-            shutil.rmtree(self._spool, ignore_errors=True)
-
-    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
-        """Ask the run to stop; a handler that wrote anything would write it into the middle of a line."""
-        self._signal = signum
-        self._stop.set()
-        if "jobs" in self.__dict__:
-            self.jobs.wake()
-        watchdog = threading.Timer(GRACE_SECONDS, self._give_up)
-        watchdog.daemon = True
-        watchdog.start()
-
-    def _give_up(self) -> None:
-        """End where no safe point came, as when nobody reads the output."""
-        self._clean_up()
-        os._exit(128 + (self._signal or signal.SIGTERM))
-
-    def _safe_point(self) -> None:
-        if self._stop.is_set():
-            raise Interrupted
 
     # The command line
 
@@ -326,7 +236,7 @@ class TapAnalyticsExports(Tap):
         *,
         about: bool = False,
         about_format: str | None = None,
-        config: Any = None,  # noqa: ANN401 - the SDK's own type
+        config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
@@ -335,12 +245,17 @@ class TapAnalyticsExports(Tap):
             cls.print_about(about_format)
             return
         cls.print_version(print_fn=cls.logger.info)
-        tap = cls(
-            config=config.config,
-            parse_env_config=config.parse_env,
-            state=json.load(state) if state else None,
-            catalog=json.load(catalog) if catalog else None,
-        )
+        try:
+            tap = cls(
+                config=config.config,
+                parse_env_config=config.parse_env,
+                state=_state_in(state) if state else None,
+                catalog=_object_in(catalog, "catalog") if catalog else None,
+            )
+        except (ConfigValidationError, SettingsError) as error:
+            for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
+                cls.logger.error("%s", problem)  # noqa: TRY400 - a traceback says no more
+            sys.exit(EXIT_SETTINGS)
         code = tap.run()
         if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -364,25 +279,34 @@ class TapAnalyticsExports(Tap):
         ctx.exit(tap.check())
 
 
-def _prepare_rows(modules: Iterable[str], wake: Callable[[], None]) -> None:
-    """Import what only rows need while the vendors are busy, and the main thread tells of their jobs."""
-    importlib.import_module("tap_analytics_exports.singer.writing")
-    # With the handler of polars, SIGINT would not end the main thread's wait for news.
-    signal.siginterrupt(signal.SIGINT, True)  # noqa: FBT003 - the name says what
-    wake()  # one may have come before
-    for name in modules:
-        importlib.import_module(f"tap_analytics_exports.{name}")
-    importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
-
-
-def _private(folder: Path) -> Path:
-    """A folder of ours that nobody else can look into.
+def _object_in(file: IO[str], what: str) -> dict[str, Any]:
+    """The JSON object that a file of the command line holds.
 
     Raises:
-        OSError: It is somebody else's.
+        SettingsError: It holds none.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise PermissionError(f"{folder} is not a private folder of this user")
-    return folder
+    try:
+        content = json.load(file)
+    except (ValueError, RecursionError) as error:
+        raise SettingsError([f"{what}: {file.name}: is no JSON ({type(error).__name__})"]) from None
+    if not isinstance(content, dict):
+        raise SettingsError([f"{what}: {file.name}: holds no JSON object"])
+    return content
+
+
+def _state_in(file: IO[str]) -> dict[str, Any]:
+    """A state, taken out of a STATE message, or of what Meltano wraps it in.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    content = _object_in(file, "state")
+    for key in ("singer_state", "value"):
+        if key in content and (key != "value" or content.get("type") == "STATE"):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or (content and not isinstance(content.get("bookmarks"), dict)):
+        raise SettingsError(
+            [f'state: {Path(file.name)}: is no state, such as {{"bookmarks": {{}}}}, nor a STATE message']
+        )
+    return content

@@ -1,40 +1,26 @@
-"""Typed frames become batch files, which a loader reads by itself, and BATCH messages that name them."""
+"""Typed frames become files, which a loader reads by itself."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from isal import igzip
-from singer_sdk.helpers._batch import BaseBatchFileEncoding, SDKBatchMessage
 
-from tap_analytics_exports.columns.names import kind_of
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.base import without_huge_pages
 from tap_analytics_exports.settings import Batch, Column, ColumnKind
-from tap_analytics_exports.singer.streams import (
-    EXPORT_ID,
-    TABLE_VERSION,
-    WINDOW_END,
-    WINDOW_START,
-    ExportStream,
-)
-from tap_analytics_exports.writers import records as messages
+from tap_analytics_exports.writers import records
 from tap_analytics_exports.writers.records import Constants
-from tap_analytics_exports.writers.sinks import Body, Outlet
 
 _GZIP_LEVEL = 1  # the files are read once
 _PARQUET_COMPRESSION = {None: "snappy", "none": "none", "gzip": "gzip"}
-
-_CONSTANTS = frozenset({EXPORT_ID, WINDOW_START, WINDOW_END, TABLE_VERSION})
 
 # Texts are views, as polars has them: in Parquet, they are strings like all others.
 _ARROW_TYPES: dict[ColumnKind, pa.DataType] = {
@@ -58,29 +44,27 @@ class _Part:
     Attributes:
         first: Whether the file begins with them.
         data: Lines of JSON, or a table.
+        constants: The columns that are the same in all rows.
     """
 
     first: bool
     data: Any
+    constants: list[str]
 
 
-class Batches(Outlet):
-    """Files of so many rows, each with its BATCH message; the last one of a window may have fewer.
+class BatchFiles:
+    """Writes files of so many rows.
 
     Args:
-        stream: Whose rows they are; no stream map changes them.
-        settings: How the files are written, and where.
+        settings: How the files are written.
+        stem: What the address of each begins with.
+        announce: Called with the address of each file that is finished, by who writes.
     """
 
-    def __init__(self, stream: ExportStream, settings: Batch) -> None:
-        self._tap = stream.tap
-        self._alias = stream.stream_maps[0].stream_alias
-        self._version = stream.snapshot_version
+    def __init__(self, settings: Batch, stem: str, announce: Callable[[str], None]) -> None:
         self._settings = settings
-        properties = stream.announced_schema["properties"]
-        self._kinds = {name: kind_of(each) for name, each in properties.items()}
-        name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
-        self._stem = settings.storage.url(name)
+        self._stem = stem
+        self._announce = announce
         # What the thread that renders knows of the last file.
         self._columns: list[str] = []
         self._room = 0
@@ -90,22 +74,22 @@ class Batches(Outlet):
         self._open = ExitStack()
         self._write: Callable[[Any], object] | None = None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the last file, or take it away where the window has failed."""
-        if error is not None:
-            self._open.__exit__(kind, error, trace)
-            return
-        with self._open:
-            self.flush()
+    def abandon(self) -> None:
+        """Take the unfinished file away."""
+        error = ExportFailed("abandoned")
+        with suppress(ExportFailed):
+            self._open.__exit__(type(error), error, None)
 
     def render(
         self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants
-    ) -> Iterator[Body]:
-        """Prepare rows, cut to fit into the files."""
-        if self._version is not None:
-            constants = {**constants, TABLE_VERSION: self._version}
+    ) -> Iterator[_Part]:
+        """Prepare rows, cut to fit into the files; by one thread, in their order.
+
+        Args:
+            frame: Typed rows, its columns by property name.
+            columns: The type of each of its columns.
+            constants: Further columns, which are the same in all rows.
+        """
         if frame.columns != self._columns:
             self._columns, self._room = frame.columns, 0
         while frame.height:
@@ -114,13 +98,12 @@ class Batches(Outlet):
             some, frame = frame.head(self._room), frame.slice(self._room)
             self._room -= some.height
             if self._settings.encoding.format == "jsonl":
-                yield _Part(first, messages.documents(some, columns, constants))
+                yield _Part(first, records.documents(some, columns, constants), [])
             else:
-                yield _Part(first, self._table(some, columns, constants))
+                yield _Part(first, self._table(some, columns, constants), list(constants))
 
-    def write(self, body: Body) -> None:
-        """Write what was rendered to its files."""
-        self._tap.output.safe_point()
+    def write(self, body: _Part) -> None:
+        """Write what was rendered to its file."""
         if body.first or self._write is None:
             self.flush()
             with self._named():
@@ -129,21 +112,13 @@ class Batches(Outlet):
             self._write(body.data)
 
     def flush(self) -> None:
-        """Close the file, if one is open, and let the target know of it."""
+        """Finish the file, if one is open."""
         if self._write is None:
             return
         self._write = None
         with self._named():
             self._open.close()
-        encoding = self._settings.encoding
-        self._tap.write_message(
-            SDKBatchMessage(
-                self._alias,
-                BaseBatchFileEncoding(encoding.format, encoding.compression),
-                manifest=[self._url],
-                version=self._version,
-            )
-        )
+        self._announce(self._url)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -169,7 +144,7 @@ class Batches(Outlet):
                 compression=compression,
                 compression_level=_GZIP_LEVEL if compression == "gzip" else None,
                 # Of the others, to look for repetitions takes longer than all the rest.
-                use_dictionary=[name for name in part.data.column_names if name in _CONSTANTS],
+                use_dictionary=part.constants,
                 write_statistics=False,  # of use to who looks for some rows, and a loader reads all
                 store_schema=False,  # or readers that are of Arrow, too, would find views
             )
@@ -182,24 +157,14 @@ class Batches(Outlet):
         return file.write  # type: ignore[no-any-return]
 
     def _table(self, frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants) -> pa.Table:
-        """Rows, each column of the type that the SCHEMA says, even if it holds nothing.
-
-        Raises:
-            ExportFailed: The catalog has another type for a column than the settings.
-        """
+        """Rows, each column of the type that it has, even if it holds nothing."""
         table = frame.to_arrow(compat_level=pl.CompatLevel.newest())
-        arrays = {}
-        for name, values in zip(frame.columns, table.columns, strict=True):
-            own = columns[name].type
-            expected = self._kinds.setdefault(name, own)
-            if _ARROW_TYPES[own] != _ARROW_TYPES[expected] and not pa.types.is_null(values.type):
-                raise ExportFailed(
-                    f"the catalog has {expected} for the column {name}, and the settings {own}: name its "
-                    "type in the export's `columns`, or discover anew"
-                )
-            arrays[name] = values.cast(_ARROW_TYPES[expected])
+        arrays = {
+            name: values.cast(_ARROW_TYPES[columns[name].type])
+            for name, values in zip(frame.columns, table.columns, strict=True)
+        }
         for name, value in constants.items():
-            arrays[name] = pa.repeat(pa.scalar(value, _ARROW_TYPES[self._kinds[name]]), frame.height)
+            arrays[name] = pa.repeat(pa.scalar(value, _ARROW_TYPES[columns[name].type]), frame.height)
         return pa.table(list(arrays.values()), names=list(arrays))
 
 

@@ -10,21 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import polars as pl
-from singer_sdk.singerlib.json import serialize_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
-
-    from singer_sdk.mapper import StreamMap
+    from collections.abc import Iterator
 
     from tap_analytics_exports.settings import Column
 
 Constants = Mapping[str, str | int | datetime | None]
 _NONE: Constants = {}
-
-_encode = msgspec.json.Encoder(decimal_format="number").encode
-_SCALARS = frozenset({str, int, float, bool, type(None), Decimal})
-_TEXT = frozenset({str})
 
 
 def lines(
@@ -48,37 +41,7 @@ def lines(
         time_extracted: When the rows were received, in any zone.
         version: Of the stream, if it has one.
     """
-    return _text(frame, columns, constants, *_around(stream, time_extracted, version))
-
-
-def mapped(
-    records: Iterable[dict[str, Any]],
-    maps: Sequence[StreamMap],
-    *,
-    time_extracted: datetime,
-    version: int | None = None,
-) -> Iterator[bytes]:
-    """The messages, one a line, that stream maps make of records.
-
-    As JSON values they equal what the SDK writes; but it takes longer, for it writes with simplejson, and
-    looks at each value of each record for whether it is deselected, which no column of a frame is.
-
-    Args:
-        records: Selected properties only.
-        maps: The stream's.
-        time_extracted: When the records were received, in any zone.
-        version: Of the stream, if it has one.
-    """
-    around = [_around(each.stream_alias, time_extracted, version) for each in maps]
-    ways = [
-        (each.transform, start.encode(), end.encode())
-        for each, (start, end) in zip(maps, around, strict=True)
-    ]
-    for record in records:
-        for transform, start, end in ways:
-            made = transform(record)
-            if made is not None:
-                yield start + _document(made) + end
+    return _text(frame, columns, constants, *around(stream, time_extracted, version))
 
 
 def documents(frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants = _NONE) -> memoryview:
@@ -86,38 +49,11 @@ def documents(frame: pl.DataFrame, columns: Mapping[str, Column], constants: Con
     return _text(frame, columns, constants, "", "\n")
 
 
-def _around(stream: str, time_extracted: datetime, version: int | None) -> tuple[str, str]:
+def around(stream: str, time_extracted: datetime, version: int | None) -> tuple[str, str]:
     """What stands before and after the record in its message."""
     start = f'{{"type":"RECORD","stream":{json.dumps(stream)},"record":'
     end = "" if version is None else f',"version":{version}'
     return start, f'{end},"time_extracted":"{time_extracted.astimezone(UTC).isoformat()}"}}\n'
-
-
-def _document(record: dict[str, Any]) -> bytes:
-    """A record as the SDK writes it, by msgspec where that does the same."""
-    try:
-        if _is_common(record.values()):
-            return _encode(record)
-    except (UnicodeEncodeError, RecursionError):
-        pass  # half a surrogate pair, a deep document
-    return serialize_json(record).encode()
-
-
-def _is_common(values: Collection[Any]) -> bool:
-    """Whether all is of types that msgspec writes like the SDK; a timestamp, for one, is not."""
-    if _SCALARS.issuperset(map(type, values)):
-        return True
-    for value in values:
-        kind = type(value)
-        if kind is dict:
-            if not (_TEXT.issuperset(map(type, value)) and _is_common(value.values())):
-                return False
-        elif kind is list:
-            if not _is_common(value):
-                return False
-        elif kind not in _SCALARS:
-            return False
-    return True
 
 
 def _text(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from singer_sdk.io_base import SingerWriter
 from singer_sdk.singerlib import Message
+
+from tap_analytics_exports.errors import Interrupted
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
@@ -25,10 +26,19 @@ class Output(SingerWriter):
     """Writes messages and ready-made lines, and stops between two lines when it is asked to.
 
     Attributes:
-        safe_point: Called between lines; raises to stop there.
+        stopped: Whether it is.
     """
 
-    safe_point: Callable[[], None] = staticmethod(lambda: None)
+    stopped = False
+
+    def safe_point(self) -> None:
+        """Stop here if it is asked for.
+
+        Raises:
+            Interrupted: It is.
+        """
+        if self.stopped:
+            raise Interrupted
 
     def write_message(self, message: Message) -> None:
         """Write one message."""

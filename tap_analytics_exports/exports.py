@@ -1,0 +1,229 @@
+"""One export of a run: its columns, its windows, its place in the state and in the ledger."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from tap_analytics_exports.columns.names import Columns
+from tap_analytics_exports.errors import TapError
+from tap_analytics_exports.jobs.entries import Entry
+from tap_analytics_exports.jobs.job import Job, PlannedWindow, new_export_id, now
+from tap_analytics_exports.jobs.ledger import Ledger
+from tap_analytics_exports.jobs.reconcile import reconcile
+from tap_analytics_exports.parse import ROW_NUMBER
+from tap_analytics_exports.providers.base import Provider, Request
+from tap_analytics_exports.settings import Column, Export, Settings
+from tap_analytics_exports.state import REPLICATION_KEY, StreamState
+from tap_analytics_exports.windows import Grid, Window, to_do
+
+EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", REPLICATION_KEY
+
+TEXT, COUNT, TIMESTAMP = Column("string"), Column("integer"), Column("timestamp")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a consumer knows of a stream, and does not want of it.
+
+    Attributes:
+        columns: Its properties, with their types, in order.
+        deselected: Properties that are not to come.
+    """
+
+    columns: Mapping[str, Column] = field(default_factory=dict)
+    deselected: frozenset[str] = frozenset()
+
+
+class ExportStream:
+    """One export of a run.
+
+    Args:
+        export: The export's settings.
+        provider: The vendor that makes it.
+        settings: The top level's settings.
+        state: What earlier runs have written of it.
+        wanted: What the consumer knows of it.
+
+    Attributes:
+        columns: Knows its columns.
+        has_catalog: Whether a consumer has said which columns it knows.
+        constants: Columns of every record that the files lack.
+        version: Table version of this run's snapshot; greater than that of the last.
+    """
+
+    def __init__(
+        self,
+        export: Export,
+        provider: Provider[Any, Any],
+        settings: Settings,
+        state: StreamState,
+        wanted: Wanted,
+    ) -> None:
+        self.export = export
+        self.provider = provider
+        self.state = state
+        self._settings = settings
+        self._deselected = wanted.deselected
+        self.has_catalog = bool(wanted.columns)
+        self._headers = self._known_headers()
+        self.constants = provider.constants(export)
+        self.columns = Columns(
+            export,
+            style=settings.column_names,
+            dictionary=provider.dictionary(export),
+            catalog={name: column for name, column in wanted.columns.items() if not self._own(name)},
+            headers=self._headers,
+            names=state.names,
+        )
+        self.version = max(int(now().timestamp()), state.version + 1)
+
+    def __str__(self) -> str:
+        """Where it is, for messages."""
+        return f"{self.provider.name}, stream {self.name}"
+
+    @property
+    def name(self) -> str:
+        """The stream's name."""
+        return self.export.name
+
+    @property
+    def primary_key(self) -> tuple[str, ...]:
+        """The properties that tell one record from all others."""
+        if self.columns.primary_keys:
+            return tuple(self.columns.primary_keys)
+        return (WINDOW_START, ROW_NUMBER) if self.export.incremental else (ROW_NUMBER,)
+
+    @property
+    def own_columns(self) -> dict[str, Column]:
+        """The columns that are not of the files."""
+        constants = {
+            name: COUNT if isinstance(value, int) else TEXT for name, value in self.constants.items()
+        }
+        own = {EXPORT_ID: TEXT, WINDOW_START: TIMESTAMP, WINDOW_END: TIMESTAMP, ROW_NUMBER: COUNT}
+        return constants | own
+
+    @property
+    def known_columns(self) -> dict[str, Column]:
+        """All columns that are known by now, by property, in order."""
+        return self.columns.known | self.own_columns
+
+    def selects(self, name: str) -> bool:
+        """Whether a property is wanted, as keys always are."""
+        return name not in self._deselected or name in self.primary_key
+
+    @property
+    def key(self) -> str:
+        """A name for what belongs to this export of this account."""
+        return f"{self.name}-{self._fingerprint(None, None)[:12]}"
+
+    def plan(
+        self, end: datetime, ledger: Ledger, tell: Callable[[Job], None]
+    ) -> tuple[list[PlannedWindow], list[Job]]:
+        """Lay out the jobs of this run.
+
+        Args:
+            end: The exclusive end of the run, in UTC.
+            ledger: What earlier runs have triggered.
+            tell: Called with a job after each of its transitions.
+
+        Returns:
+            The windows to export, in their order, those jobs adopted that are on their way already; and jobs
+            of earlier runs that are over, of which nobody was told.
+        """
+        columns = self._wanted_columns()
+        requests = []
+        for window in self._windows(end):
+            print_ = self._fingerprint(columns, window)
+            requests.append(Request(self.export, window, columns, print_, new_export_id()))
+        left = reconcile(
+            state=self.state.jobs,
+            ledger=ledger.entries(),
+            bookmark=self.state.bookmark,
+            last_export_id=self.state.last_export_id,
+            wanted={request.fingerprint for request in requests},
+            now=now(),
+        )
+        for export_id in left.forgotten:
+            ledger.forget(export_id)
+        for entry in left.reused:
+            logger.warning(
+                "%s: job %s, triggered at %s, was written before, but no state says so: its rows are written "
+                "once more. To export them anew, remove the folder of its ledger",
+                self, entry.export_id, entry.submitted_at,
+            )  # fmt: skip
+        failed = [self._failed(entry, why, ledger, tell) for entry, why in left.failed]
+        windows = []
+        for request in requests:
+            planned = PlannedWindow(
+                self.name, self.provider.name, request, ledger, tell, last=self.state.last_export_id
+            )
+            if entry_ := left.resumed.get(request.fingerprint):
+                planned.adopt(entry_)
+            windows.append(planned)
+        self._waiting = [entry.to_state() for entry in left.waiting if entry.triggered]
+        return windows, failed
+
+    def set_jobs(self, jobs: Iterable[Mapping[str, Any]]) -> None:
+        """Say in the state which jobs are triggered and not fully written."""
+        self.state.set_jobs([*self._waiting, *jobs])
+
+    def _failed(self, entry: Entry, why: str, ledger: Ledger, tell: Callable[[Job], None]) -> Job:
+        """A job of an earlier run that is over."""
+        request = Request(
+            self.export, entry.window and Window(*entry.window), None, entry.request, entry.export_id
+        )
+        planned = PlannedWindow(self.name, self.provider.name, request, ledger, tell)
+        planned.adopt(entry)
+        planned.over = True
+        planned.job.fail(why)
+        return planned.job
+
+    def _own(self, name: str) -> bool:
+        return name in (*self.constants, EXPORT_ID, WINDOW_START, WINDOW_END, ROW_NUMBER)
+
+    def _known_headers(self) -> Sequence[str]:
+        try:
+            return self.provider.columns(self.export)
+        except TapError as error:
+            logger.warning("%s: its columns are not known before it runs: %s", self, error)
+            return ()
+
+    def _wanted_columns(self) -> tuple[str, ...] | None:
+        """The columns to ask the vendor for."""
+        if not self._headers:
+            return self.provider.wanted(self.export, None)
+        bound = self.columns.bind(self._headers)
+        selected = [self._headers[each.position] for each in bound if self.selects(each.name)]
+        return self.provider.wanted(self.export, selected)
+
+    def _windows(self, end: datetime) -> Iterable[Window | None]:
+        export, bookmark = self.export, self.state.bookmark
+        if not export.incremental:
+            return [None]
+        assert export.start_date is not None and export.window is not None  # filled in when decoded
+        if bookmark is not None and bookmark > now():
+            logger.warning(
+                "%s: its bookmark, %s, is in the future; nothing before it is exported", self, bookmark
+            )
+        elif bookmark is None and export.start_date >= end:
+            logger.warning(
+                "%s: its start_date, %s, is not before the end of the run", self, export.start_date
+            )
+        grid = Grid(export.window, export.zone, export.start_date)
+        return to_do(grid, bookmark=bookmark, lookback=export.lookback or grid.length * 0, end=end)
+
+    def _fingerprint(self, columns: Sequence[str] | None, window: Window | None) -> str:
+        """What tells whether two requests are the same, as 32 hexadecimal digits."""
+        identity = {"base_url": self.provider.settings.base_url, **self.provider.identity(self.export)}
+        span = window and [window.start.isoformat(), window.end.isoformat()]
+        parts = [self.provider.name, identity, columns, span]
+        return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).hexdigest()

@@ -1,0 +1,403 @@
+"""The core as a user of the library meets it: settings and a state in, rows and states out."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import threading
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from types import TracebackType
+from typing import Any, Self
+
+from tap_analytics_exports import redaction
+from tap_analytics_exports.errors import (
+    ExportFailed,
+    ExportsFailed,
+    NoCredentialsAccepted,
+    SettingsError,
+    TapError,
+)
+from tap_analytics_exports.events import (
+    EXPORT_RUNS,
+    REJECTED_ROWS,
+    Checkpoint,
+    Constants,
+    Ended,
+    Event,
+    Rows,
+    Stream,
+)
+from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Wanted
+from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run_record
+from tap_analytics_exports.jobs.places import Places
+from tap_analytics_exports.jobs.schedule import Jobs
+from tap_analytics_exports.parse import BadRow
+from tap_analytics_exports.providers import installed
+from tap_analytics_exports.providers.base import Provider
+from tap_analytics_exports.settings import Column, Settings, decode, secrets
+from tap_analytics_exports.state import State
+
+CLOSE_SECONDS = 5
+LOG_OUT_SECONDS = 10
+
+REJECTED_AT_ONCE = 10_000
+"""Bad rows of a window that are held back until its rows are out; of more, memory would have no bound."""
+
+logger = logging.getLogger(__name__)
+
+
+class Extraction:
+    """One run over the exports of some settings.
+
+    Iterating it exports what is to be exported: `Rows`, `Ended` and `Checkpoint`, in this order: the rows of
+    a window, its `rejected_rows`, its `export_runs`, `Ended`, `Checkpoint`. A checkpoint also follows each
+    trigger. Leaving the `with` block ends all threads, and cancels no job. It can be iterated once.
+
+    Args:
+        settings: As JSON values, nested.
+        state: The last checkpoint that was saved; None: there is none.
+        streams: The names of the exports to run; None: all.
+
+    Raises:
+        SettingsError: The settings, or the state, can't be used.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, Any] | Settings,
+        state: Mapping[str, Any] | None = None,
+        streams: Iterable[str] | None = None,
+    ) -> None:
+        if not isinstance(settings, Settings):
+            settings = decode(settings, settings_types())
+        redaction.hide(*secrets(settings))
+        self.settings = settings
+        self._state = State(state)
+        self.providers: dict[str, Provider[Any, Any]] = {
+            name: installed()[name](block) for name, block in settings.providers.items()
+        }
+        self._wanted = {name: Wanted() for name in self._chosen(streams)}
+        self._jobs = Jobs(self.providers, settings)
+        self._places = Places(settings)
+        self._failed: list[Job] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __iter__(self) -> Generator[Event]:
+        return self._run()
+
+    @cached_property
+    def streams(self) -> dict[str, Stream]:
+        """Each export's stream, and the two that describe the run, by name."""
+        streams = {
+            export.name: Stream(
+                export.name,
+                export.primary_key,
+                WINDOW_START if export.export.incremental else None,
+                export.known_columns,
+                None if export.export.incremental else export.version,
+                frozenset(export.own_columns),
+            )
+            for export in self._exports
+        }
+        streams["export_runs"] = Stream("export_runs", ("export_id",), None, EXPORT_RUNS)
+        streams["rejected_rows"] = Stream("rejected_rows", ("export_id", "row_number"), None, REJECTED_ROWS)
+        return streams
+
+    def stop(self) -> None:
+        """Have the iteration end with `Interrupted`, soon; may be called from any thread."""
+        self._jobs.stop()
+
+    def choose(self, wanted: Mapping[str, Wanted]) -> None:
+        """Run only the exports that are named, and take in what a consumer knows of each."""
+        self._wanted = dict(wanted)
+        for name in ("_exports", "streams"):
+            self.__dict__.pop(name, None)
+
+    def close(self, seconds: float = CLOSE_SECONDS) -> None:
+        """End all threads, waiting so long for them, and let other runs have the exports."""
+        self._jobs.close(seconds)
+        self._places.close()
+
+    def log_out(self) -> None:
+        """End the sessions with the vendors, a matter of courtesy that nobody waits long for."""
+
+        def close() -> None:
+            for provider in self.providers.values():
+                try:
+                    provider.close()
+                except TapError as error:
+                    logger.info("the session was not ended: %s", error)
+
+        thread = threading.Thread(target=close, daemon=True)
+        thread.start()
+        thread.join(LOG_OUT_SECONDS)
+
+    # The run
+
+    def _run(self) -> Generator[Event]:
+        planned, told = self._plan()
+        self._jobs.start()
+        if any(planned.values()):
+            # Of polars' own threads the ones of the rows would only get in each other's way.
+            os.environ.setdefault("POLARS_MAX_THREADS", "1")
+            threading.Thread(target=self._import_what_rows_need, daemon=True).start()
+        for export in self._exports:
+            for job in told[export.name]:
+                yield from self._tell(export, job, _Count())
+                self._jobs.told(job)
+            yield from self._windows(export, planned[export.name])
+            yield self._checkpoint(export)  # also where there was nothing to do
+        exports = {export.name: export for export in self._exports}
+        for job in self._jobs.untold():
+            yield from self._tell(exports[job.planned.stream], job, _Count())
+            self._jobs.told(job)
+        for export in self._exports:
+            for words in export.columns.unmatched():
+                logger.warning("%s: %s", export, words)
+        self._jobs.drop_written()
+        self._raise_failures()
+
+    def _plan(self) -> tuple[dict[str, list[PlannedWindow]], dict[str, list[Job]]]:
+        """The windows of all exports, and the jobs of earlier runs that are over, by stream."""
+        end = min(now().replace(microsecond=0), self.settings.end_date or now())
+        planned, told = {}, {}
+        for export in self._exports:
+            ledger = self._places.ledger(export.key)
+            planned[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
+        for windows in planned.values():
+            self._jobs.plan(windows)
+        return planned, told
+
+    def _windows(self, export: ExportStream, windows: Sequence[PlannedWindow]) -> Generator[Event]:
+        """Everything of one export; windows behind one that failed would leave a gap, so none is written."""
+        for i, window in enumerate(windows):
+            told = 0
+            while window.job.outcome is not Outcome.WRITTEN:
+                if told == len(window.attempts):
+                    for later in windows[i:]:
+                        self._jobs.leave(later)
+                    return
+                job = window.attempts[told]
+                while not job.ended:
+                    if self._jobs.drain(wait=True):
+                        yield self._checkpoint(export)
+                yield from self._job(export, job)
+                told += 1
+            self._jobs.leave(window)
+
+    def _job(self, export: ExportStream, job: Job) -> Generator[Event]:
+        """The rows of a job that has ended, and what is to be told of it."""
+        count = _Count()
+        if job.outcome is None:
+            try:
+                yield from self._rows(export, job, count)
+            except ExportFailed as error:
+                job.fail(f"{job}: {error}")
+            except OSError:  # nobody takes the rows, or the disk is full: no stream fares better
+                raise
+            except Exception as error:  # one stream's mishap is not to be the others'
+                logger.exception("%s: unexpected", job)
+                job.fail(f"{job}: {type(error).__name__}: {error}")
+        yield from self._tell(export, job, count)
+        if job.outcome is None:
+            job.write()
+            if job.window is None:
+                export.state.pass_snapshot(job.export_id, export.version)
+            else:
+                export.state.pass_window(job.window)
+            export.state.remember_names(export.columns.names)
+        yield self._checkpoint(export)
+        self._jobs.told(job)
+        if job.outcome is Outcome.WRITTEN:
+            self._done(export, job)
+
+    def _tell(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
+        """What `export_runs` gets of a job, and the log."""
+        record = run_record(job, rows=count.rows, rejected=count.rejected)
+        if job.error is None:
+            logger.info(
+                "%s: %s, %d rows read, %d written, %d rejected%s",
+                job, record["status"], count.rows + count.rejected, count.rows, count.rejected,
+                f", the first because: {count.first}" if count.first else "",
+            )  # fmt: skip
+        elif job is job.planned.job and not job.planned.over:
+            logger.error("%s", job.error)
+            self._failed.append(job)
+        else:
+            logger.warning("%s; it is exported anew", job.error)
+        if not job.refused and (job.submitted_at or job.sent or job.error is None):
+            yield self._records("export_runs", EXPORT_RUNS, [record])
+            told = {
+                key: value.isoformat() if isinstance(value, datetime) else value
+                for key, value in record.items()
+            }
+            yield Ended(export.name, told, None if export.export.incremental else export.version)
+
+    def _rows(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
+        """The rows of all files of a job, in their order, and then its bad ones."""
+        from tap_analytics_exports.reading import WindowReader
+
+        window = job.window
+        constants: Constants = {
+            **export.constants,
+            EXPORT_ID: job.export_id,
+            WINDOW_START: window.start if window else None,
+            WINDOW_END: window.end if window else None,
+        }
+        constants = {name: value for name, value in constants.items() if export.selects(name)}
+        types = {name: column for name, column in export.own_columns.items() if name in constants}
+        held: list[tuple[str, BadRow]] = []
+        with closing(WindowReader(export, job.files, self.settings.on_new_column).frames()) as frames:
+            for frame in frames:
+                if self._jobs.drain():
+                    yield self._checkpoint(export)
+                try:
+                    for row in frame.bad:
+                        count.reject(frame.file, row, self.settings)
+                        held.append((frame.file, row))
+                except ExportFailed:
+                    if held:
+                        yield self._rejected(job, held)
+                    raise
+                if len(held) > REJECTED_AT_ONCE:
+                    yield self._rejected(job, held)
+                    held = []
+                if frame.rows.height:
+                    count.rows += frame.rows.height
+                    yield Rows(export.name, frame.rows, frame.columns | types, constants)
+        if held:
+            yield self._rejected(job, held)
+        if count.rejected and not count.rows:
+            raise ExportFailed(f"none of its {count.rejected} rows fits; the first, {count.first}")
+
+    def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
+        records = [
+            {
+                "export_id": job.export_id,
+                "row_number": row.row_number,
+                "stream": job.planned.stream,
+                "file": file,
+                "reason": row.reason,
+                "column": row.column,
+                "raw": row.raw,
+                "rejected_at": now(),
+            }
+            for file, row in bad
+        ]
+        return self._records("rejected_rows", REJECTED_ROWS, records)
+
+    def _records(self, stream: str, columns: Mapping[str, Column], records: list[dict[str, Any]]) -> Rows:
+        """Records of a stream that describes the run, without a secret in them."""
+        from tap_analytics_exports.columns.arrow import frame_of
+
+        cleaned = [
+            {key: redaction.clean(each) if isinstance(each, str) else each for key, each in record.items()}
+            for record in records
+        ]
+        return Rows(stream, frame_of(cleaned, columns), columns, {})
+
+    def _checkpoint(self, export: ExportStream) -> Checkpoint:
+        """A state that is true of all rows so far, and of all jobs of all exports."""
+        self._jobs.drain()
+        for each in self._exports:
+            each.set_jobs(self._jobs.open_jobs(each.name))
+        return Checkpoint(self._state.dump())
+
+    def _done(self, export: ExportStream, job: Job) -> None:
+        for part in job.parts:
+            if part.handle is None:
+                continue
+            try:
+                export.provider.done(part.request, part.handle)
+            except TapError as error:
+                logger.warning("%s: its export was not deleted at the vendor: %s", job, error)
+
+    def _raise_failures(self) -> None:
+        """Say at the end that some exports failed.
+
+        Raises:
+            ExportsFailed: Some did.
+            NoCredentialsAccepted: No provider accepted its credentials, and nothing was triggered.
+        """
+        if not self._failed:
+            return
+        used = {export.provider.name for export in self._exports}
+        # With an empty handle nothing was triggered: the vendor answers with the file itself.
+        untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
+        refused = {job.planned.provider for job in untouched if job.refused}
+        kind = NoCredentialsAccepted if refused == used else ExportsFailed
+        raise kind([job.error or "" for job in self._failed])
+
+    # What it is made of
+
+    def _chosen(self, streams: Iterable[str] | None) -> set[str]:
+        """The names of the exports to run."""
+        known = [export.name for each in self.providers.values() for export in each.settings.all_exports]
+        chosen = set(known if streams is None else streams) - {"export_runs", "rejected_rows"}
+        if unknown := chosen - set(known):
+            raise SettingsError(
+                [f"streams: {name!r} is none of the exports {', '.join(known)}" for name in sorted(unknown)]
+            )
+        return chosen
+
+    @cached_property
+    def _exports(self) -> list[ExportStream]:
+        return [
+            ExportStream(
+                export, provider, self.settings, self._state.stream(export.name), self._wanted[export.name]
+            )
+            for provider in self.providers.values()
+            for export in provider.settings.all_exports
+            if export.name in self._wanted
+        ]
+
+    def _import_what_rows_need(self) -> None:
+        """Import while the vendors are busy what takes its time."""
+        formats = {export.provider.dialect(export.export).format for export in self._exports}
+        for name in ("reading", "columns.casting", *(f"parse.{each}" for each in sorted(formats))):
+            importlib.import_module(f"tap_analytics_exports.{name}")
+        importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
+
+
+@dataclass(slots=True)
+class _Count:
+    """Rows of a job: how many were written, how many rejected, and why the first of these was."""
+
+    rows: int = 0
+    rejected: int = 0
+    first: str = ""
+
+    def reject(self, file: str, row: BadRow, settings: Settings) -> None:
+        """Count a bad row.
+
+        Raises:
+            ExportFailed: There may be none, or none more.
+        """
+        where = f"row {row.row_number} of {file}" + (f", column {row.column}" if row.column else "")
+        if settings.on_bad_row == "fail":
+            raise ExportFailed(f"{where}: {row.reason}; on_bad_row is fail")
+        if self.rejected == settings.rejected_rows_limit:
+            raise ExportFailed(
+                f"more than {settings.rejected_rows_limit} rows were rejected, the last, {where}, because: "
+                f"{row.reason}; see the stream rejected_rows, check the export's columns, or raise "
+                "rejected_rows_limit"
+            )
+        self.rejected += 1
+        self.first = self.first or f"{where}: {row.reason}"
+
+
+def settings_types() -> dict[str, type[Any]]:
+    """The type of each installed provider's block, by its name."""
+    return {name: provider.settings_type for name, provider in installed().items()}

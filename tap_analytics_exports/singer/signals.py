@@ -1,0 +1,52 @@
+"""Signals ask a run to stop; what is heard in a handler would be written into the middle of a line."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+GRACE_SECONDS = 4
+"""After a signal: how long the next safe point may be away before the process ends without it."""
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+
+
+class Signals:
+    """Waits for the first of the signals that ask the process to end.
+
+    Its handlers do nothing, as anything that they did might be in the middle of the same thing. Python writes
+    each signal into a pipe, whichever library has put a handler of its own in front, and a thread reads it.
+
+    Args:
+        stop: Called once, by that thread.
+        give_up: Called when the process has not ended a few seconds later.
+    """
+
+    def __init__(self, stop: Callable[[], None], give_up: Callable[[], None]) -> None:
+        self.received: int | None = None
+        self._stop = stop
+        self._give_up = give_up
+        self._pipe, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        for number in SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:  # nohup's choice is to be kept
+                signal.signal(number, lambda *_: None)
+        threading.Thread(target=self._wait, name="signals", daemon=True).start()
+
+    @property
+    def exit_code(self) -> int | None:
+        """What tells the parent process of the signal; None: there was none."""
+        return None if self.received is None else 128 + self.received
+
+    def _wait(self) -> None:
+        while self.received is None:
+            numbers = [number for number in os.read(self._pipe, 16) if number in SIGNALS]
+            if numbers:
+                self.received = numbers[0]
+        watchdog = threading.Timer(GRACE_SECONDS, self._give_up)
+        watchdog.daemon = True
+        watchdog.start()
+        self._stop()
