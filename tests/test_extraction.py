@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from tap_analytics_exports import extraction as core
 from tap_analytics_exports.errors import ExportsFailed, NoCredentialsAccepted, SettingsError
 from tap_analytics_exports.events import Checkpoint, Ended, Event, Rows
 from tap_analytics_exports.extraction import Extraction
+from tap_analytics_exports.jobs.job import IllegalTransition, PlannedWindow, new_export_id
 from tap_analytics_exports.jobs.ledger import Ledger
+from tap_analytics_exports.providers.base import Request
 from tap_analytics_exports.windows import Window
 
 
@@ -170,6 +173,143 @@ def test_a_stream_that_is_not_there_is_a_mistake(tmp_path):
     address, _ = vendor.world()
     with pytest.raises(SettingsError, match="'other' is none of the exports rows"):
         Extraction(settings(address, tmp_path), streams=["other"])
+
+
+# What earlier faults have taught
+
+
+def test_a_later_window_that_is_tried_again_is_in_the_state_at_once(tmp_path):
+    address, _ = vendor.world(script={"2026-01-01": ["slow slow slow ok"], "2026-01-02": ["retry", "never"]})
+    given = settings(address, tmp_path, export={"export_timeout": "PT30S"})
+    with Extraction(given) as extraction:
+        for event in extraction:
+            if isinstance(event, Checkpoint):
+                jobs = event.state["bookmarks"]["rows"]["jobs"]
+                tries = [job for job in jobs if job["window"][0].startswith("2026-01-02")]
+                if any(job["handle"] == {"id": "job-3"} or job["handle"] == {"id": "job-4"} for job in tries):
+                    return
+    raise AssertionError("no state has the second try")
+
+
+def test_the_wait_for_a_place_does_not_count_as_the_jobs_time(tmp_path):
+    script = {"2026-01-01": ["busy"] * 30 + ["slow slow ok"]}
+    address, _ = vendor.world(script=script)
+    table = Table()
+    given = settings(address, tmp_path, days=1, export={"export_timeout": "PT1.5S"})
+    given |= {"poll_interval": "PT0.04S", "poll_interval_max": "PT0.04S"}
+    run(given, table)
+    assert table.rows == expected(1)
+
+
+def test_a_failure_behind_a_failure_is_told_and_not_gone_on_with(tmp_path):
+    script = {"2026-01-01": ["slow slow failed", "ok"], "2026-01-02": ["failed", "ok"]}
+    address, world = vendor.world(script=script)
+    table = Table()
+    with pytest.raises(ExportsFailed):
+        run(settings(address, tmp_path), table)
+    assert [job["status"] for job in table.ended] == ["failed", "failed"]
+    run(settings(address, tmp_path), table, table.state)
+    assert table.rows == expected()
+    assert [job["window_start"][:10] for job in table.ended[2:]] == ["2026-01-01", "2026-01-02", "2026-01-03"]
+
+
+def test_a_snapshot_of_days_ago_is_not_loaded_as_one_of_today(tmp_path):
+    address, world = vendor.world(script={"snapshot": ["never", "ok"]})
+    given = settings(address, tmp_path, export={"snapshot": True})
+    with Extraction(given) as extraction:
+        states = (event.state for event in extraction if isinstance(event, Checkpoint))
+        state = next(each for each in states if each["bookmarks"]["rows"]["jobs"])
+    old = (datetime.now(UTC) - timedelta(days=2)).isoformat()
+    for path in tmp_path.glob("*/*.json"):
+        path.write_text(re.sub(r'"submitted_at":"[^"]*"', f'"submitted_at":"{old}"', path.read_text()))
+    state["bookmarks"]["rows"]["jobs"][0]["submitted_at"] = old
+    table = Table()
+    run(given, table, state)
+    assert len(world.jobs) == 2
+    assert not table.ended[0]["resumed"]
+
+
+def test_two_snapshots_in_one_second_have_two_versions(tmp_path):
+    address, _ = vendor.world()
+    given = settings(address, tmp_path, export={"snapshot": True})
+    versions = []
+    state = None
+    for _ in range(3):
+        with Extraction(given, state) as extraction:
+            for event in extraction:
+                if isinstance(event, Ended):
+                    versions.append(event.version)
+                elif isinstance(event, Checkpoint):
+                    state = event.state
+    assert versions == sorted(set(versions))
+    assert len(versions) == 3
+    assert state is not None
+    assert state["bookmarks"]["rows"]["version"] == versions[-1]
+
+
+def test_what_was_never_sent_has_no_record(tmp_path):
+    address, world = vendor.world(script={"2026-01-01": ["unreachable"]})
+    table = Table()
+    with pytest.raises(ExportsFailed, match="nobody there"):
+        run(settings(address, tmp_path, days=1), table)
+    assert (table.ended, len(world.jobs)) == ([], 0)
+
+
+def test_a_request_that_the_vendor_refuses_is_told_with_its_time(tmp_path):
+    address, _ = vendor.world(script={"2026-01-01": ["invalid"]})
+    table = Table()
+    with pytest.raises(ExportsFailed, match="does not like it"):
+        run(settings(address, tmp_path, days=1), table)
+    assert table.ended[0]["submitted_at"] is not None
+
+
+def test_a_download_that_has_gone_fails_its_export_alone(tmp_path):
+    address, _ = vendor.world(script={"2026-01-01": ["slow slow slow ok"]})
+    given = settings(address, tmp_path, spool_dir=str(tmp_path / "spool"))
+    given["fake"]["exports"].append({"name": "others"})
+    table = Table()
+    with pytest.raises(ExportsFailed, match="has gone from the spool"), Extraction(given) as extraction:
+        for event in extraction:
+            if isinstance(event, Ended) and event.stream == "rows" and event.job["window_start"] < "2026-01-02":
+                for path in (tmp_path / "spool").glob("*/rows-*/*/0-0"):
+                    path.unlink()
+            table.take(iter([event]))
+    assert "others" in {name for name in table.states[-1]["bookmarks"]}
+    assert table.states[-1]["bookmarks"]["others"]["replication_key_value"] == "2026-01-04T00:00:00+00:00"
+
+
+def test_a_window_of_bad_rows_alone_fails_and_its_rows_are_told(tmp_path):
+    address, _ = vendor.world()
+    given = settings(address, tmp_path, days=1, export={"columns": {"at": "integer"}})
+    rejected = []
+    with pytest.raises(ExportsFailed, match="none of its 4 rows fits; the first, row 1"), Extraction(given) as run_:
+        for event in run_:
+            if isinstance(event, Rows) and event.stream == "rejected_rows":
+                rejected += event.batch.to_pylist()
+    assert [row["row_number"] for row in rejected] == [1, 2, 3, 4]
+
+
+def test_a_job_refuses_what_can_not_follow(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    request = Request(None, None, None, "a", new_export_id())
+    job = PlannedWindow("s", "p", request, ledger, lambda _: None).job
+    (part,) = job.parts
+    for step in (
+        lambda: job.ready(part),
+        lambda: job.fetch(part, []),
+        lambda: job.withdraw(part, seen=True),
+        job.write,
+    ):
+        with pytest.raises(IllegalTransition):
+            step()
+    job.send(part)
+    job.sent_as(part, {})
+    with pytest.raises(IllegalTransition):
+        job.send(part)
+    job.fail("no")
+    for step in (lambda: job.fail("twice"), lambda: job.ready(part), lambda: job.suspend("no")):
+        with pytest.raises(IllegalTransition):
+            step()
 
 
 # Any death

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar
 
-from tap_analytics_exports.errors import Ambiguous, CredentialsRefused, ExportFailed, Unreachable
+from tap_analytics_exports.errors import Ambiguous, Busy, CredentialsRefused, ExportFailed, Unreachable
 from tap_analytics_exports.providers.base import Empty, Failed, JobState, Provider, Ready, Request, Running
 from tap_analytics_exports.settings import Export, ProviderSettings, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
@@ -141,6 +141,8 @@ class Fake(Provider[FakeSettings, FakeExport]):
         fate = world.fate(request)
         if fate == "unreachable":
             raise Unreachable("nobody there")
+        if fate == "busy":
+            raise Busy("no room")
         if fate == "refused":
             raise CredentialsRefused("fake: the token is wrong")
         if fate == "invalid":
@@ -165,7 +167,7 @@ class Fake(Provider[FakeSettings, FakeExport]):
         world = self.world
         self.step()
         fate = world.fates[handle["id"]]
-        if fate.startswith("slow"):
+        if fate.startswith("slow "):
             world.fates[handle["id"]] = fate.removeprefix("slow ")
             return Running()
         if fate == "split" and request.window and request.window.end - request.window.start < DAY:

@@ -14,8 +14,8 @@ from tap_analytics_exports.windows import Window
 logger = logging.getLogger(__name__)
 
 # Only what this project has made itself becomes a part of a path.
-ExportId = Annotated[str, Meta(pattern="^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
-FileName = Annotated[str, Meta(pattern="^[0-9]{1,6}-[0-9]{1,6}$")]
+ExportId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]
+FileName = Annotated[str, Meta(pattern=r"^[0-9]{1,6}-[0-9]{1,6}\Z")]
 Timestamp = Annotated[datetime, Meta(tz=True)]
 Span = tuple[Timestamp, Timestamp]
 Count = Annotated[int, Meta(ge=0)]
