@@ -14,7 +14,7 @@ import stat
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import cached_property
 from pathlib import Path
 from types import FrameType
@@ -81,7 +81,7 @@ class TapAnalyticsExports(Tap):
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Decode the settings in place of the SDK's validation, whose messages print values."""
         try:
-            self.settings = decode(self.config, _BLOCKS)
+            self.settings = decode(self.config, _BLOCKS, also=self._own_settings_of_the_sdk())
         except SettingsError as error:
             if raise_errors:
                 raise ConfigValidationError(
@@ -94,6 +94,13 @@ class TapAnalyticsExports(Tap):
         for name in ("urllib3", "paramiko", "botocore"):  # whose debug lines have signed addresses
             logging.getLogger(name).setLevel(logging.WARNING)
         return []
+
+    @classmethod
+    def _own_settings_of_the_sdk(cls) -> Collection[str]:
+        """The names of the settings that the SDK reads itself, such as `stream_maps`."""
+        schema: dict[str, Any] = {}
+        cls.append_builtin_config(schema)
+        return list(schema["properties"])
 
     @property
     def output(self) -> Output:
