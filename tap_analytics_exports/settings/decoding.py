@@ -111,9 +111,10 @@ class _Reader:
         fields = self.fields(kind, value, name, complete=used)
         right = len(self.problems) == before
         if not used:
-            if any(
-                fields[each.name] != _default(each) for each in structs.fields(kind) if each.name in fields
-            ):
+            said = [
+                f for f in structs.fields(kind) if fields.get(f.name) not in (None, "", [], {}, _default(f))
+            ]
+            if said:
                 settings.warnings.append(f"{name}: is not used, for it has neither credentials nor exports")
             return False
         exports = fields.get("exports", [])
