@@ -32,10 +32,12 @@ bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RES
 soak: $(VENV) ## Some 1,000 runs that are killed and made good, in an hour or two; ARGS="--kills 100 --seed 2"
 	nice .venv/bin/python tests/soak.py $(ARGS)
 
-lint: $(VENV) ## Style and types
+lint: $(VENV) ## Style, types, imports, and what is generated
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/python scripts/generate.py --check
 
 clean: ## Remove what the other targets made, the demo's data included
 	rm -rf .tools .venv .meltano .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist

@@ -147,6 +147,8 @@ class Extraction:
     # The run
 
     def _run(self) -> Generator[Event]:
+        for warning in self.settings.warnings:
+            logger.warning("%s", warning)
         planned, told = self._plan()
         self._jobs.start()
         if any(planned.values()):

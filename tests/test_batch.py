@@ -208,7 +208,7 @@ def test_stream_maps_that_change_records_are_refused_before_any_request(sandbox,
     ("settings", "path"),
     [
         ({"encoding": {"format": "csv"}, "storage": {"root": "/tmp"}}, "batch_config.encoding.format: "),
-        ({"encoding": {"format": "jsonl"}, "storage": {}}, "batch_config.storage: "),
+        ({"encoding": {"format": "jsonl"}, "storage": {}}, "batch_config.storage.root: "),
         ({"encoding": {"format": "jsonl"}, "storage": {"root": "ftp://x/y"}}, "batch_config.storage.root: "),
         (
             {"encoding": {"format": "jsonl"}, "storage": {"root": "/dev/null/x"}},

@@ -146,7 +146,9 @@ def test_failed_exports_raise_at_the_end_and_leave_the_bookmark(tmp_path):
         run(settings(address, tmp_path), table)
     assert table.state is not None
     assert table.state["bookmarks"]["rows"]["replication_key_value"] == (START + DAY).isoformat()
-    assert table.state["bookmarks"]["rows"]["jobs"] == [] or len(table.state["bookmarks"]["rows"]["jobs"]) == 1
+    assert (
+        table.state["bookmarks"]["rows"]["jobs"] == [] or len(table.state["bookmarks"]["rows"]["jobs"]) == 1
+    )
 
 
 def test_refused_credentials_are_told_as_such_and_make_no_record(tmp_path):
@@ -270,7 +272,11 @@ def test_a_download_that_has_gone_fails_its_export_alone(tmp_path):
     table = Table()
     with pytest.raises(ExportsFailed, match="has gone from the spool"), Extraction(given) as extraction:
         for event in extraction:
-            if isinstance(event, Ended) and event.stream == "rows" and event.job["window_start"] < "2026-01-02":
+            if (
+                isinstance(event, Ended)
+                and event.stream == "rows"
+                and event.job["window_start"] < "2026-01-02"
+            ):
                 for path in (tmp_path / "spool").glob("*/rows-*/*/0-0"):
                     path.unlink()
             table.take(iter([event]))
@@ -282,7 +288,10 @@ def test_a_window_of_bad_rows_alone_fails_and_its_rows_are_told(tmp_path):
     address, _ = vendor.world()
     given = settings(address, tmp_path, days=1, export={"columns": {"at": "integer"}})
     rejected = []
-    with pytest.raises(ExportsFailed, match="none of its 4 rows fits; the first, row 1"), Extraction(given) as run_:
+    with (
+        pytest.raises(ExportsFailed, match="none of its 4 rows fits; the first, row 1"),
+        Extraction(given) as run_,
+    ):
         for event in run_:
             if isinstance(event, Rows) and event.stream == "rejected_rows":
                 rejected += event.batch.to_pylist()
@@ -313,6 +322,7 @@ def test_a_job_refuses_what_can_not_follow(tmp_path):
 
 
 # Any death
+
 
 @dataclass
 class Case:

@@ -628,7 +628,7 @@ def test_check_says_what_is_wrong_with_each(sandbox):
     [
         (
             {"username": None, "password": None},
-            "intelepeer.api_token: is required, or else username and password",
+            "intelepeer.api_token: is required, or `username` and `password`",
         ),
         ({"auth_url": "customer.intelepeer.com"}, "intelepeer.auth_url: must be an http or https URL"),
         ({"files_url": None}, "intelepeer.files_url: is required"),

@@ -169,9 +169,7 @@ def test_a_mapped_line_is_the_message_that_the_sdk_writes(table, constants, vers
     properties |= {name: {"type": ["string", "integer", "null"]} for name in constants}
     mapper.register_raw_stream_schema("s", {"type": "object", "properties": properties}, [])
     maps = mapper.stream_maps["s"]
-    lines = mapped(
-        messages.records(frame, columns, constants), maps, time_extracted=NOW, version=version
-    )
+    lines = mapped(messages.records(frame, columns, constants), maps, time_extracted=NOW, version=version)
     writer = SimpleSingerWriter()
     expected = [
         writer.format_message(RecordMessage(each.stream_alias, made, version=version, time_extracted=NOW))

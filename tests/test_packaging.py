@@ -4,11 +4,16 @@ import json
 import os
 import runpy
 import subprocess
+import sys
 
 import pytest
 import yaml
 from conftest import TAP
 from programs import MELTANO, ROOT, program
+
+from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.providers import installed
+from tap_analytics_exports.settings import decode
 
 variables = runpy.run_path(str(ROOT / "demo/demo.py"))["variables"]
 
@@ -54,6 +59,29 @@ def test_plugin_yaml_has_the_settings_of_the_tap(about, plugin):
 
 def test_plugin_yaml_has_the_capabilities_of_the_tap(about, plugin):
     assert set(plugin["capabilities"]) == set(about["capabilities"])
+
+
+def test_what_is_generated_is_as_the_settings_are():
+    subprocess.run([sys.executable, ROOT / "scripts/generate.py", "--check"], check=True)
+
+
+def test_the_settings_that_the_hub_asks_for_together_are_enough():
+    (path,) = (ROOT / "hub").rglob("*.yml")
+    definition = yaml.safe_load(path.read_text())
+    assert path.stem == definition["variant"]
+    assert path.parent.name == definition["name"]
+    blocks = {name: provider.settings_type for name, provider in installed().items()}
+    used = set()
+    for group in definition["settings_group_validation"]:
+        values = {"exports": [], "files_url": "s3://bucket/base"}
+        keys = [setting.split(".") for setting in group]
+        config = {name: {key: values.get(key, "x") for _, key in keys} for name, _ in keys}
+        used |= decode(config, blocks).providers.keys()
+        with pytest.raises(SettingsError):
+            decode(
+                {name: {key: block[key] for key in list(block)[1:]} for name, block in config.items()}, blocks
+            )
+    assert used == set(PROVIDERS)
 
 
 def test_meltano_yml_defines_the_same_plugin(plugin, meltano):

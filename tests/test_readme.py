@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,10 +14,6 @@ CONFIGURATIONS = [
     for block in re.findall(r"```json\n(\{.*?\n\})\n```", README, re.DOTALL)
     if '"exports"' in block
 ]
-
-
-def test_the_tables_of_settings_are_those_of_the_tap():
-    subprocess.run([sys.executable, ROOT / "scripts/settings_table.py", "--check"], check=True)
 
 
 def test_each_provider_has_a_configuration_to_paste():

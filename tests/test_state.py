@@ -64,7 +64,9 @@ def left(*entries: Entry, now: datetime = NOW, bookmark: datetime | None = None,
 # The state
 
 
-@given(json_values | st.fixed_dictionaries({"bookmarks": st.dictionaries(st.text(), bookmarks | json_values)}))
+@given(
+    json_values | st.fixed_dictionaries({"bookmarks": st.dictionaries(st.text(), bookmarks | json_values)})
+)
 @example({"bookmarks": {"s": {"jobs": [{**JOB, "export_id": "../../../home"}]}}})
 @example({"bookmarks": {"s": {"jobs": [{**JOB, "window": ["9999-12-31T23:59:59-14:00", "0001-01-01"]}]}}})
 @example({"bookmarks": {"s": {"replication_key_value": "0001-01-01T00:00:00+14:00"}}})

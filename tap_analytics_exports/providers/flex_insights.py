@@ -32,7 +32,7 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.redaction import clean, hide, safe_url
-from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
+from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
 from tap_analytics_exports.transport.http import PASSING, Http, RateLimiter, retry_after
 from tap_analytics_exports.windows import Window
@@ -67,7 +67,7 @@ class FlexExport(Export, kw_only=True, forbid_unknown_fields=True):
 class FlexSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
     """Twilio Flex Insights: raw exports of saved reports."""
 
-    base_url: Annotated[str, about("Base URL", "Where the Flex Insights API is")] = (
+    base_url: Annotated[HttpUrl, about("Base URL", "Where the Flex Insights API is")] = (
         "https://analytics.ytica.com"
     )
     username: Annotated[str, about("User name", "E-mail address of the Flex Insights user")]
@@ -76,6 +76,8 @@ class FlexSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
     ]
     workspace_id: Annotated[str, about("Workspace", "Id of the workspace that holds the reports")]
     exports: Annotated[list[FlexExport], about("Exports", "The reports to export")]
+
+    sign_in: ClassVar[Sequence[tuple[str, ...]]] = (("username", "password"),)
 
 
 class FlexInsights(Provider[FlexSettings, FlexExport]):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import quote
 
 import requests
@@ -14,7 +14,15 @@ from msgspec import Meta
 
 from tap_analytics_exports.errors import ExportFailed, NoData
 from tap_analytics_exports.providers.base import Handle, JobState, Provider, Ready, Request
-from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings, Secret, about
+from tap_analytics_exports.settings import (
+    Column,
+    ColumnKind,
+    Export,
+    HttpUrl,
+    ProviderSettings,
+    Secret,
+    about,
+)
 from tap_analytics_exports.transport.download import Body, RemoteFile
 from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, no_object
 
@@ -54,7 +62,7 @@ class GiosgExport(Export, kw_only=True, forbid_unknown_fields=True):
 class GiosgSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
     """giosg: downloads of the events of workflow steps."""
 
-    base_url: Annotated[str, about("Base URL", "Where the giosg API is")] = "https://api.giosg.com"
+    base_url: Annotated[HttpUrl, about("Base URL", "Where the giosg API is")] = "https://api.giosg.com"
     api_token: Annotated[Secret, about("API token", "Of a user who may see reports")]
     auth_scheme: Annotated[
         Literal["Token", "Bearer"], about("Scheme", "`Token` for an API token, `Bearer` for OAuth2")
@@ -65,6 +73,8 @@ class GiosgSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
         int, about("Concurrent exports", "Downloads that giosg may compute at once"), Meta(ge=1)
     ] = 1
     exports: Annotated[list[GiosgExport], about("Exports", "The steps to export")]
+
+    sign_in: ClassVar[Sequence[tuple[str, ...]]] = (("api_token",),)
 
 
 class Giosg(Provider[GiosgSettings, GiosgExport]):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qs, quote, urljoin, urlsplit
 
 import requests
@@ -32,7 +32,7 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.redaction import hide
-from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
+from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
 from tap_analytics_exports.transport.http import Auth, FixedAuth, Http, LoginAuth, RateLimiter
 
@@ -73,7 +73,7 @@ class GooeeExport(Export, kw_only=True, forbid_unknown_fields=True):
 class GooeeSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
     """Gooee: exports of stored Analytics Queries."""
 
-    base_url: Annotated[str, about("Base URL", "Where the Gooee API is")] = "https://api.gooee.io"
+    base_url: Annotated[HttpUrl, about("Base URL", "Where the Gooee API is")] = "https://api.gooee.io"
     api_token: Annotated[Secret | None, about("API token", "In place of user name and password")] = None
     auth_scheme: Annotated[
         Literal["raw", "JWT", "Bearer"], about("Scheme", "What stands before the API token; `raw`: nothing")
@@ -82,10 +82,7 @@ class GooeeSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
     password: Annotated[Secret | None, about("Password", "To log in, in place of an API token")] = None
     exports: Annotated[list[GooeeExport], about("Exports", "The queries to export")]
 
-    def problems(self) -> Iterator[tuple[str, str]]:
-        """Neither of the two ways to sign in."""
-        if not self.api_token and not (self.username and self.password):
-            yield "api_token", "is required, or `username` and `password`"
+    sign_in: ClassVar[Sequence[tuple[str, ...]]] = (("api_token",), ("username", "password"))
 
 
 class Gooee(Provider[GooeeSettings, GooeeExport]):

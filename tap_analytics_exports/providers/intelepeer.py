@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
 import msgspec
@@ -34,7 +34,7 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.redaction import clean, safe_url
-from tap_analytics_exports.settings import Column, ColumnKind, Export, Secret, about, is_http
+from tap_analytics_exports.settings import Column, ColumnKind, Export, HttpUrl, Secret, about
 from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.transport.files import FileSettings, file_store
 from tap_analytics_exports.transport.http import PASSING, Auth, FixedAuth, Http, LoginAuth, RateLimiter
@@ -101,10 +101,10 @@ class IntelePeerExport(Export, kw_only=True, forbid_unknown_fields=True):
 class IntelePeerSettings(FileSettings, kw_only=True, forbid_unknown_fields=True):
     """IntelePeer Insights: queries whose results lie on an SFTP server or in an S3 bucket."""
 
-    base_url: Annotated[str, about("Base URL", "Where the Insights API is")] = (
+    base_url: Annotated[HttpUrl, about("Base URL", "Where the Insights API is")] = (
         "https://api.intelepeer.com/_rest/v4/dwh"
     )
-    auth_url: Annotated[str, about("Login URL", "What gives a token for user name and password")] = (
+    auth_url: Annotated[HttpUrl, about("Login URL", "What gives a token for user name and password")] = (
         "https://customer.intelepeer.com/_rest/v4/authenticate"
     )
     api_token: Annotated[Secret | None, about("API token", "Instead of user name and password")] = None
@@ -112,12 +112,10 @@ class IntelePeerSettings(FileSettings, kw_only=True, forbid_unknown_fields=True)
     password: Annotated[Secret | None, about("Password", "Of that user")] = None
     exports: Annotated[list[IntelePeerExport], about("Exports", "The events to export")]
 
+    sign_in: ClassVar[Sequence[tuple[str, ...]]] = (("api_token",), ("username", "password"))
+
     def problems(self) -> Iterator[tuple[str, str]]:
-        """Credentials that are missing, a scope that is half, and what is wrong about the files' server."""
-        if not self.api_token and not (self.username and self.password):
-            yield "api_token", "is required, or else username and password"
-        if not is_http(self.auth_url):
-            yield "auth_url", "must be an http or https URL"
+        """A scope that is half, and what is wrong about the files' server."""
         for i, export in enumerate(self.exports):
             if export.scope and not {"filters", "scope"} <= set(export.scope):
                 yield f"exports[{i}].scope", "needs both filters and scope"

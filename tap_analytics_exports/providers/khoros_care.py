@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import requests
+from msgspec import Meta
 
 from tap_analytics_exports.errors import Ambiguous, ExportFailed, JobGone, NoData, Unreachable
 from tap_analytics_exports.providers.base import (
@@ -22,7 +23,7 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.redaction import hide
-from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
+from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
 from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, millis, no_object
 
@@ -71,15 +72,18 @@ class KhorosCareSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=T
     """Khoros Care: exports of the Analytics Reports API."""
 
     base_url: Annotated[
-        str, about("Base URL", "The Analytics API URL of the app's Analytics API Settings, with /reports")
+        HttpUrl, about("Base URL", "The Analytics API URL of the app's Analytics API Settings, with /reports")
     ] = "https://analytics-api.app.lithium.com/api/public/reports"
     requests_per_minute: Annotated[
-        int | None, about("Requests per minute", "At most this many in any 60 seconds, over all streams")
+        Annotated[int, Meta(ge=1)] | None,
+        about("Requests per minute", "At most this many in any 60 seconds, over all streams"),
     ] = 20
     username: Annotated[str, about("User name", "Of an account that has the Analytics Reports API")]
     password: Annotated[Secret, about("Password", "Its password")]
     company_key: Annotated[Secret, about("Company key", "From the app's Analytics API Settings")]
     exports: Annotated[list[KhorosCareExport], about("Exports", "The exports to run")]
+
+    sign_in: ClassVar[Sequence[tuple[str, ...]]] = (("username", "password", "company_key"),)
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Parameters that the tap sends itself."""

@@ -70,7 +70,9 @@ class Messages:
                 yield partial(self._output.write_message, StateMessage(state))
 
     def _rows(self, rows: Rows) -> Generator[Piece]:
-        from tap_analytics_exports.singer.sinks import sink_of  # which costs time, and takes rows to be of use
+        from tap_analytics_exports.singer.sinks import (
+            sink_of,
+        )  # which costs time, and takes rows to be of use
 
         stream = self._streams[rows.stream]
         if not stream.selected:

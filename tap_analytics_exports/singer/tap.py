@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -69,7 +69,7 @@ class TapAnalyticsExports(Tap):
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Decode the settings in place of the SDK's validation, whose messages print values."""
         try:
-            self.settings = decode(self.config, _BLOCKS)
+            self.settings = decode(self.config, _BLOCKS, also=self._own_settings_of_the_sdk())
         except SettingsError as error:
             if raise_errors:
                 raise ConfigValidationError(
@@ -85,6 +85,13 @@ class TapAnalyticsExports(Tap):
 
     def _setup_signal_handlers(self) -> None:
         """Nothing: `run` has its own, which do not write into the middle of a line."""
+
+    @classmethod
+    def _own_settings_of_the_sdk(cls) -> Collection[str]:
+        """The names of the settings that the SDK reads itself, such as `stream_maps`."""
+        schema: dict[str, Any] = {}
+        cls.append_builtin_config(schema)
+        return list(schema["properties"])
 
     @property
     def output(self) -> Output:
@@ -168,9 +175,7 @@ class TapAnalyticsExports(Tap):
             messages.abandon()
             self.extraction.log_out()
 
-    def run_sync_dry_run(
-        self, dry_run_record_limit: int | None = None, streams: Any = None
-    ) -> bool:
+    def run_sync_dry_run(self, dry_run_record_limit: int | None = None, streams: Any = None) -> bool:
         """Sync all streams, as the SDK's suite of tests does with it; an export can't be run dry."""
         self.sync_all()
         return True
