@@ -19,6 +19,11 @@ from tap_analytics_exports.errors import SettingsError
 ColumnKind = Literal["string", "integer", "number", "decimal", "boolean", "date", "timestamp", "json"]
 Secret = Annotated[str, Meta(extra_json_schema={"secret": True, "writeOnly": True})]
 
+_SECRET_NAME = re.compile(
+    "token|secret|passw|credential|authorization|signature|(private|company|api)_?key$", re.IGNORECASE
+)
+"""Of what has no type of its own, such as the parameters of an export."""
+
 DAY = timedelta(days=1)
 META_STREAMS = ("export_runs", "rejected_rows")
 
@@ -320,18 +325,27 @@ def is_http(url: str) -> bool:
         return False
 
 
-def secrets(value: Any) -> Iterator[str]:  # noqa: ANN401 - any part of the settings
-    """Every secret that a part of the settings holds."""
+def secrets(value: object, *, known: bool = False) -> Iterator[str]:
+    """Every secret in a part of the settings, also before they are decoded: what is marked or named as one.
+
+    Args:
+        value: A struct, or what JSON holds.
+        known: Whether all of it is secret.
+    """
     if isinstance(value, Struct):
-        for field in msgspec.structs.fields(value):
-            inner = getattr(value, field.name)
-            if inner and "'secret': True" in repr(field.type):
-                yield inner
-            else:
-                yield from secrets(inner)
+        types = {field.name: repr(field.type) for field in msgspec.structs.fields(value)}
+        parts = [(name, "'secret': True" in kind, getattr(value, name)) for name, kind in types.items()]
     elif isinstance(value, Mapping):
-        for inner in value.values():
-            yield from secrets(inner)
+        parts = [(name, bool(_SECRET_NAME.search(str(name))), part) for name, part in value.items()]
+    elif isinstance(value, list):
+        parts = [("", False, part) for part in value]
+    else:
+        parts = []
+        if known and isinstance(value, str):
+            yield value
+    for name, marked, part in parts:
+        if name != "columns":  # whose names are the vendor's, and which has types
+            yield from secrets(part, known=known or marked)
 
 
 def _struct(kind: type[Any], value: Any, path: str, problems: list[str]) -> Any:  # noqa: ANN401

@@ -8,7 +8,6 @@ safe, and what a run that died had downloaded is not fetched again.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -19,8 +18,9 @@ from typing import Any
 import msgspec
 
 from tap_analytics_exports.errors import TapError
+from tap_analytics_exports.redaction import clean_logger
 
-logger = logging.getLogger("tap-analytics-exports.ledger")
+logger = clean_logger("tap-analytics-exports.ledger")
 
 Entry = dict[str, Any]
 

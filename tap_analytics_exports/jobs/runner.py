@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import math
 import random
 import threading
@@ -48,6 +47,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Settings
 from tap_analytics_exports.transport.download import LocalFile, RemoteFile, download
 from tap_analytics_exports.windows import Window
@@ -65,7 +65,7 @@ LOST = (
     "there is not known; the window is exported anew"
 )
 
-logger = logging.getLogger("tap-analytics-exports.jobs")
+logger = clean_logger("tap-analytics-exports.jobs")
 
 
 def now() -> datetime:

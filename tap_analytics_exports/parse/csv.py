@@ -31,6 +31,7 @@ from tap_analytics_exports.parse.base import (
     not_encoded,
     without_nul,
 )
+from tap_analytics_exports.redaction import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ class _Reader:
         if "\0" in text:
             raise not_encoded(self._source.encoding)
         if found["after"] or found["later"]:
-            raise ExportFailed(f"the header has text after a closing quote: {text[:200]}")
+            raise ExportFailed(f"the header has text after a closing quote: {shown(text, 200)}")
         # The csv module refuses long fields, so it is not asked.
         sign = re.escape(self._delimiter)
         fields = re.findall(rf'(?:^|{sign})("(?:[^"]|"")*"|[^{sign}]*)', text)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +32,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import clean, safe_url
+from tap_analytics_exports.redaction import clean, clean_logger, safe_url, shown
 from tap_analytics_exports.settings import Column, ColumnKind, Export, Secret, about, is_http
 from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.transport.files import FileSettings, file_store
@@ -42,7 +41,7 @@ from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"
 
-logger = logging.getLogger(__name__)
+logger = clean_logger("tap-analytics-exports.intelepeer")
 
 COMMON: dict[str, ColumnKind | Column] = {
     "EventName": "string",
@@ -313,7 +312,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             paths = ast.literal_eval(found[1]) if found else None
         if not paths or not all(isinstance(path, str) for path in paths):
             raise ExportFailed(
-                f"{NAME}: query {handle['id']} is completed, but names no files: {status[:300]!r}"
+                f"{NAME}: query {handle['id']} is completed, but names no files: {shown(status, 300)!r}"
             )
         return sorted(set(paths))
 
@@ -403,6 +402,6 @@ def _message(response: requests.Response) -> str:
     try:
         said = _text(msgspec.json.decode(response.content))
     except msgspec.DecodeError:
-        said = " ".join(response.content[:2000].decode(errors="replace").split())
+        said = " ".join(response.content.decode(errors="replace").split())
     address = f"{response.request.method} {safe_url(response.url)}"
-    return clean(f"{NAME}: {address} answered {response.status_code}: {said[:300]}")
+    return clean(f"{NAME}: {address} answered {response.status_code}: {shown(said, 300)}")
