@@ -45,7 +45,7 @@ PASSING = frozenset({429, 500, 502, 503, 504})
 
 _CHUNK = 1 << 20
 _TOLD = 1 << 14
-"""Bytes of an answer that are read for a message: more than it shows, as half a secret is not known as one."""
+"""Bytes of an answer that are read for a message; more than are shown, as half a secret is not known."""
 
 _MAYBE = "whether a job was triggered is not known"
 _PATIENCE = 30.0
