@@ -14,7 +14,7 @@ import re
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from urllib.parse import urlsplit
 
@@ -42,6 +42,8 @@ _TOKEN = re.compile(r"[^\s'\"<>]+")
 _USER = re.compile(r"://([^/?#]*@)")
 _QUERY = re.compile("[?#]")
 
+_TALKATIVE = ("urllib3", "paramiko", "botocore", "boto3", "s3transfer")  # signatures are in their debug lines
+_CHAIN = 50  # exceptions of which each led to the next
 _STANDARD = frozenset(vars(logging.makeLogRecord({})))
 
 
@@ -85,31 +87,55 @@ class _Index:
                 yield span
 
 
-_plain = _Index()
-_folded = _Index()
-_hidden: set[str] = set()
-_short: re.Pattern[str] | None = None
-_lock = threading.Lock()
+class _Known:
+    """All secrets of this process."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._all: set[str] = set()
+        self._plain = _Index()
+        self._folded = _Index()
+        self._short: re.Pattern[str] | None = None
+
+    def add(self, secret: str) -> None:
+        """Know a secret from now on; nobody who looks for secrets waits meanwhile."""
+        with self._lock:
+            if secret in self._all:
+                return
+            self._all.add(secret)
+            if len(secret) < PART:
+                self._short = _pattern([each for each in self._all if len(each) < PART])
+                return
+            for spelling in _spellings(secret):
+                for reading in readings(as_is(spelling)):
+                    self._plain.add(reading.text)
+                    folded = without_folds(reading)
+                    if len(folded.text) >= PARTS or folded is not reading:
+                        self._folded.add(folded.text)
+
+    def find(self, reading: Reading, original: str, depth: int = _DEPTH) -> Iterator[Span]:
+        """Where in the original secrets are, in a reading of it and in all readings of that."""
+        if not self._all:
+            return
+        found = list(readings(reading))
+        for each in found:
+            yield from self._plain.find(each, original)
+            yield from self._folded.find(without_folds(each), original)
+            if self._short is not None:
+                yield from (each.origin(*secret.span()) for secret in self._short.finditer(each.text))
+        if depth:
+            for decoded in from_base64(found[-1]):
+                yield from self.find(decoded, original, depth - 1)
+
+
+_known = _Known()
 
 
 def hide(*secrets: str | None) -> None:
     """Remember secrets; `clean` removes them from then on. Safe and cheap from any thread."""
-    global _short  # noqa: PLW0603 - replaced whole, so that no reader needs the lock
     for secret in filter(None, secrets):
-        if secret in _hidden:
-            continue
-        with _lock:
-            _hidden.add(secret)
-            if len(secret) < PART:
-                _short = _pattern(each for each in _hidden if len(each) < PART)
-                continue
-            for spelling in _spellings(secret):
-                texts = [reading.text for reading in readings(as_is(spelling))]
-                for text in texts:
-                    _plain.add(text)
-                folded = without_folds(as_is(texts[-1])).text
-                if len(folded) >= PARTS or folded != texts[-1]:
-                    _folded.add(folded)
+        for form in filter(None, {secret, secret.strip()}):
+            _known.add(form)
 
 
 def clean(text: str) -> str:
@@ -153,13 +179,7 @@ def install() -> None:
     for handler in [logging.lastResort, *(handler for each in known for handler in each.handlers)]:
         if handler is not None:
             handler.addFilter(_filter)
-    for name in (
-        "urllib3",
-        "paramiko",
-        "botocore",
-        "boto3",
-        "s3transfer",
-    ):  # in whose debug lines signatures are
+    for name in _TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     hide(os.environ.get("AWS_SECRET_ACCESS_KEY"), os.environ.get("AWS_SESSION_TOKEN"))
     sys.excepthook = lambda _, error, __: _print(error)
@@ -212,9 +232,10 @@ def _clean_error(error: BaseException, seen: frozenset[int] = frozenset()) -> Ba
     for note in getattr(error, "__notes__", ()):
         made.add_note(clean(str(note)))
     seen |= {id(error)}
-    cause, context = error.__cause__, error.__context__
-    made.__cause__ = None if cause is None or id(cause) in seen else _clean_error(cause, seen)
-    made.__context__ = None if context is None or id(context) in seen else _clean_error(context, seen)
+    for name in ("__cause__", "__context__"):
+        earlier = getattr(error, name)
+        if earlier is not None and id(earlier) not in seen and len(seen) < _CHAIN:
+            setattr(made, name, _clean_error(earlier, seen))
     made.__suppress_context__ = error.__suppress_context__
     return made
 
@@ -228,20 +249,7 @@ def _stable(text: str, step: Callable[[str], str]) -> str:
 
 def _masked(text: str) -> str:
     """A text in which the mask stands in place of secrets."""
-    return _replaced(text, _secrets(as_is(text), text, _DEPTH), MASK) if _hidden else text
-
-
-def _secrets(reading: Reading, original: str, depth: int) -> Iterator[Span]:
-    """Where in the original secrets are, in a reading of it and in all readings of that."""
-    found = list(readings(reading))
-    for each in found:
-        yield from _plain.find(each, original)
-        if _short is not None:
-            yield from (each.origin(*secret.span()) for secret in _short.finditer(each.text))
-    yield from _folded.find(without_folds(found[-1]), original)
-    if depth:
-        for decoded in from_base64(found[-1]):
-            yield from _secrets(decoded, original, depth - 1)
+    return _replaced(text, _known.find(as_is(text), text), MASK)
 
 
 def _bare(token: str) -> str:
@@ -291,7 +299,9 @@ def _are_words(text: str, start: int, end: int) -> bool:
     part = text[start:end]
     if len(part) > _LONGEST_WORD or _TELLING.search(part):
         return False
-    return not (text[max(start - 1, 0) : start].isalpha() or text[end : end + 1].isalpha())
+    # What is not a letter here may end a word; what else is cut off is no whole word.
+    before, after = text[max(start - 1, 0) : start], text[end : end + 1]
+    return not (part[0].isalpha() and before.isalpha()) and not (part[-1].isalpha() and after.isalpha())
 
 
 def _spellings(secret: str) -> set[str]:
@@ -300,11 +310,10 @@ def _spellings(secret: str) -> set[str]:
     return {secret, utf8.decode("latin-1"), latin1.decode(errors="replace")}
 
 
-def _pattern(secrets: Iterable[str]) -> re.Pattern[str]:
+def _pattern(secrets: Sequence[str]) -> re.Pattern[str]:
     """What finds short secrets, the longest first, and the shortest only where they stand alone."""
-    known = list(secrets)
-    encoded = [base64.b64encode(secret.encode(errors="replace")).decode().rstrip("=") for secret in known]
-    longest = sorted([*known, *encoded], key=len, reverse=True)
+    encoded = [base64.b64encode(secret.encode(errors="replace")).decode().rstrip("=") for secret in secrets]
+    longest = sorted([*secrets, *encoded], key=len, reverse=True)
     alone = "|".join(re.escape(secret) for secret in longest if len(secret) < ALONE)
     others = [re.escape(secret) for secret in longest if len(secret) >= ALONE]
     return re.compile("|".join([*others, *([rf"(?<![\w*])(?:{alone})(?![\w*])"] if alone else [])]))
