@@ -86,7 +86,7 @@ class Database:
 
     def _ask(self, words: str) -> list[tuple[Any, ...]]:
         """Ask the server; OSError while there is none."""
-        import psycopg  # noqa: PLC0415 - measures of others come before, and it is not small
+        import psycopg
 
         try:
             with psycopg.connect(self.url, autocommit=True) as connection:

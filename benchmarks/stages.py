@@ -76,7 +76,7 @@ def main() -> None:
     rows, output = int(sys.argv.pop(1)), Path(sys.argv.pop(1))
     for name in MODULES:
         importlib.import_module(f"tap_analytics_exports.{name}")
-    from tap_analytics_exports.singer.tap import TapAnalyticsExports  # noqa: PLC0415 - as it is imported with the rest
+    from tap_analytics_exports.singer.tap import TapAnalyticsExports
 
     watch, leave = Watch(), os._exit
 

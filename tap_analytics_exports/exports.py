@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,6 +18,7 @@ from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.jobs.reconcile import reconcile
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column, Export, Settings
 from tap_analytics_exports.state import REPLICATION_KEY, StreamState
 from tap_analytics_exports.windows import Grid, Window, to_do
@@ -27,7 +27,7 @@ EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", REP
 
 TEXT, COUNT, TIMESTAMP = Column("string"), Column("integer"), Column("timestamp")
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
@@ -39,6 +38,7 @@ from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column, Settings, decode, secrets
 from tap_analytics_exports.state import State
 
@@ -48,7 +48,7 @@ LOG_OUT_SECONDS = 10
 REJECTED_AT_ONCE = 10_000
 """Bad rows of a window that are held back until its rows are out; of more, memory would have no bound."""
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 
 class Extraction:
@@ -228,6 +228,7 @@ class Extraction:
     def _tell(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
         """What `export_runs` gets of a job, and the log."""
         record = run_record(job, rows=count.rows, rejected=count.rejected)
+        record["error"] = _cleaned("error", record["error"])
         if job.error is None:
             logger.info(
                 "%s: %s, %d rows read, %d written, %d rejected%s",
@@ -304,10 +305,7 @@ class Extraction:
         """Records of a stream that describes the run, without a secret in them."""
         from tap_analytics_exports.columns.arrow import frame_of
 
-        cleaned = [
-            {key: redaction.clean(each) if isinstance(each, str) else each for key, each in record.items()}
-            for record in records
-        ]
+        cleaned = [{key: _cleaned(key, value) for key, value in record.items()} for record in records]
         return Rows(stream, frame_of(cleaned, columns), columns, {})
 
     def _checkpoint(self, export: ExportStream) -> Checkpoint:
@@ -398,6 +396,13 @@ class _Count:
             )
         self.rejected += 1
         self.first = self.first or f"{where}: {row.reason}"
+
+
+def _cleaned(name: str, value: Any) -> Any:
+    """What vendors said, and a row's text, which stays as it is but for secrets."""
+    if value is None or name not in ("error", "reason", "raw"):
+        return value
+    return redaction.clean_data(value) if name == "raw" else redaction.clean(value)
 
 
 def settings_types() -> dict[str, type[Any]]:

@@ -6,7 +6,6 @@ ready stops them all.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -18,10 +17,11 @@ from tap_analytics_exports.columns.names import Bound
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.exports import COUNT, ExportStream
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column
 from tap_analytics_exports.transport.download import LocalFile
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,9 +11,10 @@ import msgspec
 
 from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.jobs.entries import Entry, entry_of_state
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.windows import Window
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 REPLICATION_KEY = "_sdc_window_end"
 

@@ -51,15 +51,15 @@ def whole(checkout: str, path: Path) -> None:
         json.dump({"tables": [table]}, config)
         config.flush()
         sys.argv[1:] = ["--config", config.name]
-        import dateutil.parser  # noqa: F401, PLC0415 - the tap takes it for granted
-        from tap_spreadsheets_anywhere import main as run  # noqa: PLC0415
+        import dateutil.parser  # noqa: F401 - the tap takes it for granted
+        from tap_spreadsheets_anywhere import main as run
 
         run()
 
 
 def engine(path: Path) -> None:
     """Read the rows with what it reads them with."""
-    import openpyxl  # noqa: PLC0415 - only here
+    import openpyxl
 
     rows = iter(openpyxl.load_workbook(path, read_only=True).worksheets[0].iter_rows(values_only=True))
     header = next(rows)

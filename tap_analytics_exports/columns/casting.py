@@ -137,7 +137,7 @@ def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: st
             return timestamps.timestamps(text, column.format, column.timezone or timezone)
         case "json":
             return pl.Series([_json(each) for each in text], dtype=pl.String)
-    assert usual is not None  # noqa: S101 - there is one for all other types
+    assert usual is not None
     return usual
 
 

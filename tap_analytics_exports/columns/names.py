@@ -11,11 +11,8 @@ from tap_analytics_exports import formats
 from tap_analytics_exports.settings import Column, ColumnKind
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
-    import polars as pl
-
-    from tap_analytics_exports.parse import BadRow, TextFrame
 
 _OWN_PREFIX = "_sdc_"
 

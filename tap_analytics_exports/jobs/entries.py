@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -10,8 +9,6 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tap_analytics_exports.windows import Window
-
-logger = logging.getLogger(__name__)
 
 # Only what this project has made itself becomes a part of a path.
 ExportId = Annotated[str, Meta(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\Z")]

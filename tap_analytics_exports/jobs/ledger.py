@@ -8,7 +8,6 @@ safe, and what a run that died had downloaded is not fetched again.
 from __future__ import annotations
 
 import fcntl
-import logging
 import os
 import shutil
 from contextlib import suppress
@@ -18,8 +17,9 @@ import msgspec
 
 from tap_analytics_exports.errors import TapError
 from tap_analytics_exports.jobs.entries import Entry, read_entry
+from tap_analytics_exports.redaction import clean_logger
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 
 class AlreadyRunning(TapError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import logging
 import os
 import shutil
 import stat
@@ -16,11 +15,12 @@ import platformdirs
 
 from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.jobs.ledger import Ledger
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Settings
 
 NAME = "tap-analytics-exports"
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 
 class Places:

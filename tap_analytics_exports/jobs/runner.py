@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import math
 import random
 import threading
@@ -29,6 +28,7 @@ from tap_analytics_exports.jobs.lanes import Lane
 from tap_analytics_exports.jobs.reconcile import LOST
 from tap_analytics_exports.parse import Dialect, frames
 from tap_analytics_exports.providers.base import Empty, Failed, JobState, Provider, Ready, Running, Unknown
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Settings
 from tap_analytics_exports.transport.download import LocalFile, RemoteFile, download
 
@@ -37,7 +37,7 @@ UNKNOWN_POLLS = 5
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-logger = logging.getLogger(__name__)
+logger = clean_logger(__name__)
 
 
 class _Retry(ExportFailed):

@@ -29,14 +29,14 @@ def frames(path: Path, dialect: Dialect) -> Generator[TextFrame]:
     # Each parser stands on a library that costs time to import, and a run seldom needs all of them.
     match dialect.format:
         case "csv":
-            from tap_analytics_exports.parse import csv  # noqa: PLC0415
+            from tap_analytics_exports.parse import csv
 
             yield from csv.frames(path, dialect)
         case "xlsx":
-            from tap_analytics_exports.parse import xlsx  # noqa: PLC0415
+            from tap_analytics_exports.parse import xlsx
 
             yield from xlsx.frames(path, dialect)
         case "json":
-            from tap_analytics_exports.parse import json  # noqa: PLC0415
+            from tap_analytics_exports.parse import json
 
             yield from json.frames(path, dialect)

@@ -166,7 +166,7 @@ def line(values: Iterable[object]) -> str:
 
 def without_nul(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRow]]:
     """Put aside the rows that hold a NUL character, which no database takes as text."""
-    import polars as pl  # noqa: PLC0415 - costs time to import, and only who parses needs it
+    import polars as pl
 
     bad = rows.select(
         pl.any_horizontal(pl.col(pl.String).str.contains("\0", literal=True)).fill_null(value=False)
@@ -180,8 +180,8 @@ def without_nul(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRow]]:
 
 def as_numbers(data: bytes | memoryview) -> pl.Series:
     """Bytes as numbers, in the same memory."""
-    import polars as pl  # noqa: PLC0415 - as above
-    import pyarrow as pa  # noqa: PLC0415
+    import polars as pl
+    import pyarrow as pa
 
     return pl.Series(pa.Array.from_buffers(pa.uint8(), len(data), [None, pa.py_buffer(data)]))
 
@@ -194,7 +194,7 @@ def as_bytes(numbers: pl.Series) -> bytes:
 
 def places_of(which: pl.Series) -> pl.Series:
     """Where it is true, as UInt32; `arg_true` takes three times as long and more."""
-    import polars as pl  # noqa: PLC0415 - as above
+    import polars as pl
 
     parts = (which.slice(start, len(_step())) for start in range(0, len(which) or 1, len(_step())))
     found = [_step().head(len(part)).filter(part) + i * len(_step()) for i, part in enumerate(parts)]
@@ -203,7 +203,7 @@ def places_of(which: pl.Series) -> pl.Series:
 
 @functools.cache
 def _step() -> pl.Series:
-    import polars as pl  # noqa: PLC0415 - as above
+    import polars as pl
 
     return pl.int_range(2 << 20, dtype=pl.UInt32, eager=True)
 
@@ -213,7 +213,7 @@ def in_one_go(query: pl.LazyFrame) -> pl.DataFrame:
 
     Of steps that are called one by one, each may have to wait for all other threads that use Python.
     """
-    import polars as pl  # noqa: PLC0415 - as above
+    import polars as pl
 
     return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
 
@@ -224,7 +224,7 @@ def without_huge_pages() -> None:
     Where much is taken and given back at once, its usual memory may take ten times as long as what is done in
     it, and more of it is taken.
     """
-    import pyarrow as pa  # noqa: PLC0415 - as above
+    import pyarrow as pa
 
     if "jemalloc" in pa.supported_memory_backends():
         pa.set_memory_pool(pa.jemalloc_memory_pool())
@@ -232,7 +232,7 @@ def without_huge_pages() -> None:
 
 def is_utf8(data: bytes | memoryview) -> bool:
     """Whether it can be decoded, which is not done, as it would take memory."""
-    import pyarrow as pa  # noqa: PLC0415 - as above
+    import pyarrow as pa
 
     ends = pa.py_buffer(struct.pack("=qq", 0, len(data)))
     whole = pa.Array.from_buffers(pa.large_binary(), 1, [None, ends, pa.py_buffer(data)])

@@ -31,6 +31,7 @@ from tap_analytics_exports.parse.base import (
     not_encoded,
     without_nul,
 )
+from tap_analytics_exports.redaction import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -124,7 +125,7 @@ class _Reader:
         if "\0" in text:
             raise not_encoded(self._source.encoding)
         if found["after"] or found["later"]:
-            raise ExportFailed(f"the header has text after a closing quote: {text[:200]}")
+            raise ExportFailed(f"the header has text after a closing quote: {shown(text, 200)}")
         # The csv module refuses long fields, so it is not asked.
         sign = re.escape(self._delimiter)
         fields = re.findall(rf'(?:^|{sign})("(?:[^"]|"")*"|[^{sign}]*)', text)
@@ -194,7 +195,7 @@ class _Reader:
 
     def _parse(self, data: memoryview, malformed: Sequence[tuple[int, bytes]]) -> Iterator[TextFrame]:
         """Frames of whole records."""
-        assert self._header is not None  # noqa: S101 - taken before
+        assert self._header is not None
         invalid: list[pc.InvalidRow] = []
         if not is_utf8(data):
             raise not_encoded(self._source.encoding)
@@ -229,7 +230,7 @@ class _Reader:
 
     def _table(self, data: memoryview, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
         """Parse records, well formed and in UTF-8; those of another width than the header's are put aside."""
-        assert self._header is not None  # noqa: S101 - taken before
+        assert self._header is not None
         names = [str(position) for position in range(len(self._header))]
         if not data:
             return pl.DataFrame(schema=dict.fromkeys(names, pl.String))

@@ -52,7 +52,7 @@ def _prove_zip(path: Path) -> str:
 
 def _prove_json(path: Path) -> str | None:
     """The bracket that closes an array, with JSON before and nothing behind."""
-    from tap_analytics_exports.parse import json  # noqa: PLC0415 - costs time to import
+    from tap_analytics_exports.parse import json
 
     with Bytes(path) as source:
         try:

@@ -31,7 +31,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import clean, hide, safe_url
+from tap_analytics_exports.redaction import clean, hide, safe_url, shown
 from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
 from tap_analytics_exports.transport.http import PASSING, Http, RateLimiter, retry_after
@@ -377,10 +377,10 @@ def _said(response: requests.Response) -> str:
     error = error.get("error", error)
     message = error.get("message") if isinstance(error, dict) else None
     if not isinstance(message, str):
-        text = response.content[:2000].decode(errors="replace") if response.status_code >= 400 else ""
-        return " ".join(text.split())[:300]
+        text = response.content.decode(errors="replace") if response.status_code >= 400 else ""
+        return shown(" ".join(text.split()), 300)
     parameters = iter(error.get("parameters") or ())
-    return re.sub("%[sd]", lambda place: str(next(parameters, place[0])), message)[:300]
+    return shown(re.sub("%[sd]", lambda place: str(next(parameters, place[0])), message), 300)
 
 
 def _message(response: requests.Response) -> str:

@@ -45,7 +45,7 @@ class GiosgExport(Export, kw_only=True, forbid_unknown_fields=True):
     step_index: Annotated[int, about("Step", "Index of the step; 0 is the source"), Meta(ge=0)]
     filters: Annotated[
         list[dict[str, Any]], about("Filters", "Objects with `property` and `values`; empty: all events")
-    ] = []  # noqa: RUF012
+    ] = []
     step_data: Annotated[
         list[dict[str, Any]] | None, about("Step data", "For each step an object with its `actions`")
     ] = None
@@ -150,8 +150,8 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
     def _open(self, request: Request) -> Iterator[Body]:
         export: GiosgExport = request.export
         window, timeout = request.window, export.export_timeout
-        assert window is not None  # noqa: S101 - each export of giosg has windows
-        assert timeout is not None  # noqa: S101 - filled in when the settings are decoded
+        assert window is not None
+        assert timeout is not None
         # Nothing says whether the end belongs to the interval; its samples are midnight and 23:59:59. A
         # microsecond before midnight no event comes twice if it does, and none is missed if it doesn't.
         end = window.end - timedelta(microseconds=1)

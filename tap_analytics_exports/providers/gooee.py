@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,14 +30,14 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import hide
+from tap_analytics_exports.redaction import clean_logger, hide
 from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
 from tap_analytics_exports.transport.http import Auth, FixedAuth, Http, LoginAuth, RateLimiter
 
 NAME = "gooee"
 
-logger = logging.getLogger("tap-analytics-exports.gooee")
+logger = clean_logger("tap-analytics-exports.gooee")
 
 # "Status Workflow" of the Analytics Export page.
 _STATES: Mapping[str, JobState] = {"queued": Running(), "running": Running(), "complete": Ready()}

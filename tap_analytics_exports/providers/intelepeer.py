@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -33,7 +32,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import clean, safe_url
+from tap_analytics_exports.redaction import clean, clean_logger, safe_url, shown
 from tap_analytics_exports.settings import Column, ColumnKind, Export, HttpUrl, Secret, about
 from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.transport.files import FileSettings, file_store
@@ -42,7 +41,7 @@ from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"
 
-logger = logging.getLogger(__name__)
+logger = clean_logger("tap-analytics-exports.intelepeer")
 
 COMMON: dict[str, ColumnKind | Column] = {
     "EventName": "string",
@@ -85,17 +84,17 @@ class IntelePeerExport(Export, kw_only=True, forbid_unknown_fields=True):
     event: Annotated[str, about("Event", "Name of the event, such as CallEvent; upper and lower case count")]
     fields: Annotated[
         list[str], about("Fields", "Fields to ask for; empty: the common ones and all that the API lists")
-    ] = []  # noqa: RUF012 - msgspec copies it
+    ] = []
     filters: Annotated[
         dict[str, Any],
         about("Filters", 'Which records to export, such as {"FlowId": {"$eq": "5dcf48b453e0ab04386da7d1"}}'),
-    ] = {}  # noqa: RUF012
+    ] = {}
     scope: Annotated[
         dict[str, Any],
         about(
             "Scope", "Which sessions to look at, as the API takes it: an object with `filters` and `scope`"
         ),
-    ] = {}  # noqa: RUF012
+    ] = {}
 
 
 class IntelePeerSettings(FileSettings, kw_only=True, forbid_unknown_fields=True):
@@ -162,7 +161,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
     def submit(self, request: Request) -> Handle:
         """Trigger the query; a window without a whole second has no records, and its handle is empty."""
         export, window = request.export, request.window
-        assert window is not None  # noqa: S101 - every export is incremental
+        assert window is not None
         if _second(window.start) == _second(window.end):
             return {}
         fields = request.columns or self._fields(export)
@@ -311,7 +310,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             paths = ast.literal_eval(found[1]) if found else None
         if not paths or not all(isinstance(path, str) for path in paths):
             raise ExportFailed(
-                f"{NAME}: query {handle['id']} is completed, but names no files: {status[:300]!r}"
+                f"{NAME}: query {handle['id']} is completed, but names no files: {shown(status, 300)!r}"
             )
         return sorted(set(paths))
 
@@ -401,6 +400,6 @@ def _message(response: requests.Response) -> str:
     try:
         said = _text(msgspec.json.decode(response.content))
     except msgspec.DecodeError:
-        said = " ".join(response.content[:2000].decode(errors="replace").split())
+        said = " ".join(response.content.decode(errors="replace").split())
     address = f"{response.request.method} {safe_url(response.url)}"
-    return clean(f"{NAME}: {address} answered {response.status_code}: {said[:300]}")
+    return clean(f"{NAME}: {address} answered {response.status_code}: {shown(said, 300)}")

@@ -61,11 +61,11 @@ class KhorosCareExport(Export, kw_only=True, forbid_unknown_fields=True):
     format: Annotated[Literal["csv", "json"], about("Format", "In which Khoros writes the file")] = "csv"
     metrics: Annotated[
         list[str], about("Metrics", "The columns to ask for, such as CONVERSATION_ID; empty: all")
-    ] = []  # noqa: RUF012
+    ] = []
     parameters: Annotated[
         dict[str, Parameter | list[Parameter]],
         about("Parameters", "Any other parameter of the export, such as teamIds; a list repeats it"),
-    ] = {}  # noqa: RUF012
+    ] = {}
 
 
 class KhorosCareSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
@@ -218,7 +218,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
     def _parameters(self, request: Request) -> list[tuple[str, str]]:
         export: KhorosCareExport = request.export
         window = request.window
-        assert window is not None  # noqa: S101 - each export of Khoros has windows
+        assert window is not None
         parameters: dict[str, Any] = {
             "companyKey": self.settings.company_key,
             "reportFormat": export.format,

@@ -19,6 +19,7 @@ from urllib.parse import parse_qsl
 from aiohttp import web
 
 from tap_analytics_exports.sandbox.data import World, snapshot, stream
+from tap_analytics_exports.sandbox.echo import FORMS, echo
 
 if TYPE_CHECKING:
     from tap_analytics_exports.sandbox.data import Value
@@ -202,6 +203,7 @@ ACTIONS = frozenset(
     {
         "status",
         "body",
+        "echo",
         "headers",
         "run",
         "delay",
@@ -237,6 +239,8 @@ class Fault:
         """
         if unknown := set(self.action) - ACTIONS:
             raise ValueError(f"unknown actions: {sorted(unknown)}")
+        if self.action.get("echo", "plain") not in FORMS:
+            raise ValueError(f"unknown echo: {self.action['echo']}")
 
     def hits(self, service: str, method: str, target: str) -> bool:
         """Says whether the rule is meant now, and counts."""
@@ -458,6 +462,8 @@ class Hub:
                 raise
         if "status" in action or "replace_body" in action:
             body = action.get("replace_body", action.get("body", ""))
+            if "echo" in action:
+                body = echo(action["echo"], call.target, call.headers, call.body)
             shape = () if "status" in action else answer.headers
             answer = Answer(
                 action.get("status", answer.status),

@@ -210,7 +210,7 @@ class _Reader:
                     f"{path}.primary_keys[{i}]", "is excluded by exclude_columns, but a key has to be there"
                 )
         # Not at the top, for it imports this package.
-        from tap_analytics_exports.columns.names import problems  # noqa: PLC0415
+        from tap_analytics_exports.columns.names import problems
 
         for inner, words in problems(export.columns):
             self.say(f"{path}.{inner}", words)

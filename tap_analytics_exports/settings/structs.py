@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -326,25 +327,33 @@ class Settings(TopLevel, kw_only=True):
     warnings: list[str] = []
 
 
+_SECRET_NAME = re.compile(
+    "token|secret|passw|credential|authorization|signature|(private|company|api)_?key$", re.IGNORECASE
+)
+"""Of what has no type of its own, such as the parameters of an export."""
+
+
 def is_secret(kind: Any) -> bool:  # noqa: ANN401 - any annotation
     """Whether a type is `Secret`, or made of it, such as `Secret | None` and `list[Secret]`."""
     return _SECRET in getattr(kind, "__metadata__", ()) or any(map(is_secret, get_args(kind)))
 
 
 def secrets(value: object, *, hidden: bool = False) -> Iterator[str]:
-    """Every secret that a part of the settings holds, in lists and nested structs too.
+    """Every secret in a part of the settings, also before they are decoded: what is marked or named as one.
 
     Args:
-        value: The part.
+        value: A struct, or what JSON holds.
         hidden: Whether all of its texts are secrets.
     """
     if isinstance(value, Struct):
         for field in msgspec.structs.fields(value):
-            yield from secrets(getattr(value, field.name), hidden=is_secret(field.type))
+            if field.name != "columns":  # whose names are the vendor's
+                yield from secrets(getattr(value, field.name), hidden=hidden or is_secret(field.type))
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from secrets(part, hidden=hidden)
-    elif isinstance(value, (list, tuple)):
+        for name, part in value.items():
+            if name != "columns":
+                yield from secrets(part, hidden=hidden or bool(_SECRET_NAME.search(str(name))))
+    elif isinstance(value, list | tuple):
         for part in value:
             yield from secrets(part, hidden=hidden)
     elif hidden and isinstance(value, str) and value:

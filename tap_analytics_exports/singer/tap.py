@@ -68,6 +68,7 @@ class TapAnalyticsExports(Tap):
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Decode the settings in place of the SDK's validation, whose messages print values."""
+        redaction.hide(*secrets(self.config))  # for what is said of them while they are decoded
         try:
             self.settings = decode(self.config, _BLOCKS, also=self._own_settings_of_the_sdk())
         except SettingsError as error:
@@ -77,10 +78,6 @@ class TapAnalyticsExports(Tap):
                 ) from None
             return error.problems
         redaction.hide(*secrets(self.settings))
-        for handler in logging.getLogger().handlers:
-            handler.addFilter(redaction.CleanFilter())
-        for name in ("urllib3", "paramiko", "botocore"):  # whose debug lines have signed addresses
-            logging.getLogger(name).setLevel(logging.WARNING)
         return []
 
     def _setup_signal_handlers(self) -> None:

@@ -197,7 +197,7 @@ class _SftpStore:
     @contextmanager
     def _channel(self) -> Iterator[paramiko.SFTPClient]:
         """A channel of its own on the connection, which is broken when nothing arrives for too long."""
-        import paramiko  # noqa: PLC0415 - it takes its time, and only who fetches by SFTP needs it
+        import paramiko
 
         with self._troubles():
             with self._lock:
@@ -219,7 +219,7 @@ class _SftpStore:
     @contextmanager
     def _troubles(self) -> Iterator[None]:
         """Say in the tap's words what goes wrong."""
-        import paramiko  # noqa: PLC0415
+        import paramiko
 
         try:
             yield
@@ -239,7 +239,7 @@ class _SftpStore:
 
     def _connect(self) -> paramiko.Transport:
         """A connection to the right server, on which we are logged in."""
-        import paramiko  # noqa: PLC0415
+        import paramiko
 
         # Its threads log, with tracebacks, what is raised here anyway.
         logging.getLogger("paramiko").setLevel(logging.CRITICAL)
@@ -262,7 +262,7 @@ class _SftpStore:
 
     def _pins(self) -> list[_HostKey]:
         """The keys that the server may have."""
-        import paramiko  # noqa: PLC0415
+        import paramiko
 
         settings = self._settings
         pins = [pin] if (pin := _HostKey.parse(settings.sftp_host_key or "")) else []
@@ -346,7 +346,7 @@ class _S3Store:
 
     @contextmanager
     def _open(self, key: str) -> Iterator[Body]:
-        import smart_open  # noqa: PLC0415 - it brings boto3, which takes half a second
+        import smart_open
 
         with self._troubles():
             file = smart_open.open(
@@ -364,8 +364,8 @@ class _S3Store:
                 yield chunk
 
     def _s3(self) -> Any:  # noqa: ANN401 - boto3 makes its classes as it goes
-        import boto3  # type: ignore[import-untyped] # noqa: PLC0415
-        from botocore.config import Config  # type: ignore[import-untyped] # noqa: PLC0415
+        import boto3  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
 
         with self._lock:
             if self._client is None:
@@ -376,7 +376,7 @@ class _S3Store:
     @contextmanager
     def _troubles(self, allowed: Sequence[str] = ()) -> Iterator[None]:
         """Say in the tap's words what goes wrong."""
-        from botocore import exceptions  # type: ignore[import-untyped] # noqa: PLC0415
+        from botocore import exceptions  # type: ignore[import-untyped]
 
         try:
             yield
@@ -433,9 +433,9 @@ def _private_key(text: str) -> paramiko.PKey:
     Raises:
         ValueError: It is something else.
     """
-    import paramiko  # noqa: PLC0415
-    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
-    from cryptography.hazmat.primitives import serialization as keys  # noqa: PLC0415
+    import paramiko
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives import serialization as keys
 
     # In an environment variable, line breaks are often written so.
     data = text.replace("\\n", "\n").strip().encode() + b"\n"

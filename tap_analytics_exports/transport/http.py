@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import logging
 import math
 import random
 import ssl
@@ -33,7 +32,7 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
-from tap_analytics_exports.redaction import clean, hide, safe_url
+from tap_analytics_exports.redaction import clean, clean_logger, hide, safe_url, shown
 from tap_analytics_exports.transport.download import Body
 
 CONNECT_SECONDS = 10
@@ -45,6 +44,9 @@ PASSING = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others when asked again, unless a provider says that it means something else by one."""
 
 _CHUNK = 1 << 20
+_TOLD = 1 << 14
+"""Bytes of an answer that are read for a message; more than are shown, as half a secret is not known."""
+
 _MAYBE = "whether a job was triggered is not known"
 _PATIENCE = 30.0
 """The longest wait in seconds between two tries; who is asked to wait longer comes back later."""
@@ -52,7 +54,7 @@ _PATIENCE = 30.0
 _FOR_ANYBODY = frozenset({"accept", "range", "if-range", "if-match"})
 """Headers of a caller that may go to another origin; in others there may be credentials."""
 
-logger = logging.getLogger("tap-analytics-exports.http")
+logger = clean_logger("tap-analytics-exports.http")
 
 
 class Auth(Protocol):
@@ -313,8 +315,8 @@ class Http:
         body = b""
         if response.status_code >= 300 and self.own(response.url):
             with suppress(requests.RequestException):
-                body = next(response.iter_content(2000), b"")
-        text = " ".join(body.decode(errors="replace").split())[:300]
+                body = next(response.iter_content(_TOLD), b"")
+        text = shown(" ".join(body.decode(errors="replace").split()), 300)
         address = f"{response.request.method} {safe_url(response.url)}"
         return clean(f"{self.provider}: {address} answered {response.status_code} {text}").rstrip()
 
@@ -525,8 +527,8 @@ def no_object(body: Body) -> Body:
         for chunk in body.chunks:
             begun, first = begun or bool(chunk.strip()), not begun
             if first and chunk.lstrip().startswith(b"{"):
-                text = chunk[:300].decode(errors="replace")
-                raise ExportFailed(clean(f"in place of the file, the provider answered {text}"))
+                text = shown(chunk[:_TOLD].decode(errors="replace"), 300)
+                raise ExportFailed(f"in place of the file, the provider answered {text}")
             yield chunk
 
     return Body(chunks(), body.proof)

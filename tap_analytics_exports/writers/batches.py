@@ -172,7 +172,7 @@ class BatchFiles:
 def _created(url: str) -> Iterator[pa.NativeFile]:
     """A new file, which is not left behind unless it becomes whole."""
     if not url.startswith("file://"):
-        import smart_open  # noqa: PLC0415 - it brings boto3 and more, which takes a quarter of a second
+        import smart_open
 
         with smart_open.open(url, "wb", compression="disable") as file:
             yield pa.PythonFile(file, "w")
