@@ -97,7 +97,10 @@ class Export(Struct, kw_only=True, forbid_unknown_fields=True):
     encoding: Annotated[
         str | None, about("Encoding", "Of CSV files; a byte order mark wins; none: UTF-8")
     ] = None
-    delimiter: Annotated[str, about("Delimiter", "Between the fields of CSV files")] = ","
+    delimiter: Annotated[
+        str | None,
+        about("Delimiter", "Between the fields of CSV files; none: what a `sep=` line says, else a comma"),
+    ] = None
     sheet: Annotated[str | None, about("Sheet", "Of XLSX files; none: the first")] = None
 
     whole_days: ClassVar[bool] = False
@@ -436,7 +439,9 @@ def _export_checks(path: str, export: Export, settings: Settings) -> Iterator[tu
 
 
 def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
-    if len(export.delimiter) != 1 or export.delimiter in '"\r\n' or not export.delimiter.isascii():
+    if export.delimiter is not None and (
+        len(export.delimiter) != 1 or export.delimiter in '"\r\n' or not export.delimiter.isascii()
+    ):
         yield f"{path}.delimiter", "must be one ASCII character, and no quote or line break"
     if export.encoding is not None:
         try:
