@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 # What is made of a block takes many times its size, and three of them are on their way at once.
 BLOCK = 5 << 19
 LEAST_BLOCK = 1 << 16
-# Of shorter lines less is taken at once, as each may be a bad row, which takes much more than its text.
-MOST_LINES = 4 * FRAME_ROWS
+# A bad row takes much more than its text; where there are more, records are taken off one by one.
+MOST_BAD = 2 * FRAME_ROWS
 
 MARK_CHARACTER = BOM_UTF8.decode()  # a byte order mark, if it is a file's first character
 _LINE = re.compile(rb"(?P<text>[^\r\n]*+)(?P<end>\r\n|\r|\n|\Z)")
@@ -59,6 +59,22 @@ class _Malformed(NamedTuple):
     place: int
     raw: str
     reason: str
+
+
+class _Block(NamedTuple):
+    """Records of a file that follow one another.
+
+    Attributes:
+        data: Those that are well formed, until the next block is read.
+        rows: Of those, the ones of the right width.
+        invalid: And the others.
+        malformed: Those that are not well formed.
+    """
+
+    data: memoryview
+    rows: pl.DataFrame
+    invalid: list[pc.InvalidRow]
+    malformed: list[_Malformed]
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -93,15 +109,15 @@ class _Reader:
         # memory of this size takes longer to get than to fill.
         self._buffer = bytearray(b"\n")
         self._start = self._end = 1
-        self._unread = b""
+        self._by_record = False
         self._empty = True
         self._nul = False
         self._final = False
 
     def frames(self) -> Iterator[TextFrame]:
         empty = True
-        for data, malformed in self._blocks():
-            for frame in self._parse(data, malformed):
+        for block in self._blocks():
+            for frame in self._frames_of(block):
                 yield frame
                 empty = False
         if empty and self._header is not None:
@@ -109,12 +125,24 @@ class _Reader:
             rows = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), ROW_NUMBER: pl.Int64})
             yield TextFrame(self._header, rows, [])
 
-    def _blocks(self) -> Iterator[tuple[memoryview, list[_Malformed]]]:
-        """What `_take_records` gives, to the end of the file."""
+    def _blocks(self, width: int | None = None) -> Iterator[_Block]:
+        """The file's records, in blocks; rows have so many fields, by default as many as the header."""
         while not self._final:
             self._read()
-            if self._header is not None or self._take_header():
-                yield self._take_records()
+            if self._header is None and not self._take_header():
+                continue
+            self._by_record = False
+            while True:
+                data, malformed = self._take_records()
+                rows, invalid = self._table(data, width or self._width)
+                if len(invalid) > MOST_BAD:  # not all of them are there: fewer are taken at once
+                    self._start -= len(data)
+                    self._by_record = True
+                    continue
+                yield _Block(data, rows, invalid, malformed)
+                del data, rows, invalid, malformed  # it may be much, and the next block takes its time
+                if not self._by_record:
+                    break
         if self._start < self._end:
             where = f"after data row {self._rows}" if self._header else "in the header"
             raise ExportFailed(
@@ -141,11 +169,7 @@ class _Reader:
                 f"{where} is longer than {LONGEST_RECORD >> 20} MiB: is one of its quotes never closed, or "
                 "`delimiter`, `quote` or `encoding` another?"
             )
-        block = self._unread or self._source.read(min(max(self._size, len(rest)), BLOCK))
-        self._unread = b""
-        while max(block.count(b"\n"), block.count(b"\r")) > MOST_LINES:
-            half = len(block) // 2
-            block, self._unread = block[:half], block[half:] + self._unread
+        block = self._source.read(min(max(self._size, len(rest)), BLOCK))
         self._final = not block
         self._empty = self._empty and self._final
         self._nul = b"\0" in rest or b"\0" in block
@@ -242,7 +266,7 @@ class _Reader:
         """
         data = self._data
         quotes = self._quotes() if self._dialect.quote else 0
-        if quotes is None:
+        if quotes is None or self._by_record:
             return self._walk(data)
         whole = data[: self._last_end(quotes) - self._start]
         if not is_utf8(whole):
@@ -278,11 +302,15 @@ class _Reader:
         return self._start
 
     def _walk(self, data: memoryview) -> tuple[memoryview, list[_Malformed]]:
-        """Take records off one by one."""
+        """Take records off one by one; `_by_record` is whether there may be more."""
         good: list[bytes] = []
         malformed: list[_Malformed] = []
         at = 0
+        self._by_record = False
         while at < len(data) and (found := self._record.match(data, at)):
+            if len(good) + len(malformed) >= MOST_BAD:
+                self._by_record = True
+                break
             if not (found["end"] or self._final):
                 break
             at = found.end()
@@ -300,9 +328,9 @@ class _Reader:
         self._start += at
         return memoryview(b"".join(good)), malformed
 
-    def _parse(self, data: memoryview, malformed: Sequence[_Malformed]) -> Iterator[TextFrame]:
-        """Frames of whole records."""
-        rows, invalid = self._table(data, self._width)
+    def _frames_of(self, block: _Block) -> Iterator[TextFrame]:
+        """The frames of a block."""
+        data, rows, invalid, malformed = block
         again = self._headers(rows)
         if not self._settled and self._has_another_width(rows.height - len(again), invalid):
             self._width = self._other_width
@@ -367,8 +395,7 @@ class _Reader:
         """Whether no row has as many fields as the header, and one that delimiters add is always empty."""
         with Bytes(self._path) as content, suppress(ExportFailed):  # what is wrong is said when it is come to
             ahead = _Reader(self._path, self._dialect, content)
-            for data, _ in ahead._blocks():
-                rows, invalid = ahead._table(data, width)
+            for _, rows, invalid, _ in ahead._blocks(width):
                 if any(self._is(row, self._width) for row in invalid):
                     return False
                 if width > self._width and rows.to_series(self._width).null_count() < rows.height:
@@ -386,16 +413,13 @@ class _Reader:
         """The places of rows that are equal to the header, as where pages or files were put together."""
         assert self._header is not None  # noqa: S101 - taken before
         words = [*self._header, ""][: self._width]
-        again = (
-            rows.to_series(0).is_in([words[0], MARK_CHARACTER + words[0]])
-            if words[0]
-            else rows.to_series(0).is_null()
-        )
-        if not again.any():
+        column = rows.to_series(0)
+        again = column == words[0] if words[0] else column.is_null()
+        if not (again.any() or (column == MARK_CHARACTER + words[0]).any()):
             return []
-        for column, word in zip(rows.iter_columns(), words, strict=True):
-            if column.name != "0":
-                again &= column == word if word else column.is_null()
+        again |= column == MARK_CHARACTER + words[0]
+        for column, word in zip(rows.get_columns()[1:], words[1:], strict=True):
+            again &= column == word if word else column.is_null()
         return again.arg_true().to_list()
 
     def _table(self, data: memoryview, width: int) -> tuple[pl.DataFrame, list[pc.InvalidRow]]:
@@ -408,7 +432,8 @@ class _Reader:
             data = memoryview(BOM_UTF8 + bytes(data))
 
         def put_aside(row: pc.InvalidRow) -> str:
-            invalid.append(row)
+            if len(invalid) <= MOST_BAD:
+                invalid.append(row)
             return "skip"
 
         quote = self._dialect.quote
