@@ -13,7 +13,7 @@ import zipfile
 import polars as pl
 import pytest
 import xlsxwriter
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from tap_analytics_exports.errors import ExportFailed
@@ -53,7 +53,10 @@ def blocks():
 
 
 def read(path, dialect=CSV):
-    """The last header, all rows as (number, fields…), and the bad ones as (number, raw)."""
+    """The last header, all rows as (number, fields…), and the bad ones as (number, raw).
+
+    A row of a frame that has fewer columns than the last is given the others, as nulls.
+    """
     header, rows, bad = None, [], []
     for frame in frames(path, dialect):
         header = frame.header
@@ -64,11 +67,30 @@ def read(path, dialect=CSV):
         }
         rows += [(number, *fields) for *fields, number in frame.rows.iter_rows()]
         bad += [(row.row_number, row.raw) for row in frame.bad]
-    return header, rows, bad
+    return header, [row + (None,) * (1 + len(header) - len(row)) for row in rows], bad
 
 
-def numbered(rows):
-    return [(number, *(field or None for field in row)) for number, row in enumerate(rows, 1)]
+def understood(records):
+    """What records of CSV mean: the header, the rows as `read` gives them, and the numbers of bad ones."""
+    header, *rows = records
+    rows = [(number, row) for number, row in enumerate(rows, 1)]
+    named = header[:-1] if len(header) > 1 and not header[-1] else header
+    again = (named, [*named, ""])
+    candidates = [row for _, row in rows if row not in again and len(row) in (len(named), len(named) + 1)]
+    if {len(row) for row in candidates} == {2 * len(named) + 1 - len(header)} and not any(
+        row[len(named) :] not in ([], [""]) for row in candidates
+    ):
+        width = len(candidates[0])
+    else:
+        width = len(header)
+    good = {number: row for number, row in rows if len(row) == width and row not in again}
+    if not any(row[len(named) :] not in ([], [""]) for row in good.values()):
+        header = named
+    return (
+        tuple(header),
+        [(number, *(field or None for field in row[: len(header)])) for number, row in good.items()],
+        [number for number, _ in rows if number not in good],
+    )
 
 
 # CSV
@@ -105,13 +127,12 @@ def test_csv_comes_back_as_it_was_written(
     )
     if not last:
         written = written.removesuffix(ending)
+    assume(written.lstrip()[:1] not in ("<", "{", "[", "\ufeff"))
     content = written.encode(encoding)
     path = file(gzip.compress(content) if packed else content)
     dialect = Dialect("csv", encoding if encoding.endswith("le") else None, delimiter)
     header, rows, bad = blocks(size, lambda: read(path, dialect))
-    assert header == tuple(table[0])
-    assert rows == numbered(table[1:])
-    assert bad == []
+    assert (header, rows, [number for number, _ in bad]) == understood(table)
 
 
 @settings(deadline=None, max_examples=300)
@@ -141,14 +162,7 @@ def test_any_text_is_read_as_pythons_strict_reader_reads_it(file, blocks, text, 
     if not records:
         assert header is None
         return
-    assert header == tuple(records[0])
-    width = len(header)
-    expected = enumerate(records[1:], 1)
-    good = [(number, *(field or None for field in row)) for number, row in expected if len(row) == width]
-    assert rows == good
-    assert [number for number, _ in bad] == [
-        number for number, row in enumerate(records[1:], 1) if len(row) != width
-    ]
+    assert (header, rows, [number for number, _ in bad]) == understood(records)
 
 
 def test_rows_of_another_width_are_bad_and_keep_their_number(file):
@@ -210,13 +224,12 @@ def test_many_short_lines_come_in_frames_of_bounded_size(file):
     [
         (b'a,b\n1,"2\n3,4\n', "after data row 0 is never closed"),
         (b'a,b\n1,2\n3,5" x\n3,"4', "after data row 2 is never closed"),
-        (b"a,b\n1,\xff\n", "`encoding`"),
-        (b"\xff\xfea,b\n1,22\n", "`encoding`"),  # UTF-16 by its mark, and not in truth
+        ("\ufeffa,b\n1,2\n".encode("utf-16-le")[:-1], "cut"),
         ("ä,b\n1,2\n".encode("latin-1"), "`encoding`"),
         ("a,b\n1,2\n".encode("utf-16-le"), "`encoding`"),
         (gzip.compress(b"a\n1\n", mtime=0)[:-3], "cut"),
         (gzip.compress(b"a\n" + random.Random(1).randbytes(1000), mtime=0)[:-200], "cut"),
-        (gzip.compress(b"a\n1\n", mtime=0) + b"more than a header", "damaged"),
+        (gzip.compress(b"a\n1\n", mtime=0) + b"\x1f\x8b is no member", "damaged"),
         (gzip.compress(b"a\n1\n", mtime=0)[:-8] + b"12345678", "damaged"),
     ],
 )
@@ -318,20 +331,18 @@ def test_an_empty_array_is_a_frame_without_columns(file, content):
 
 
 def test_json_text_that_no_database_takes_makes_a_bad_row(file):
-    values = [
-        rb'"\ud83d"', rb'"\u0000"', rb'"\ud83d\ude00"', rb'["\udc00"]', b"[NaN]", b"[1e99999999999999999999]"
-    ]  # fmt: skip
+    values = [rb'"\ud83d"', rb'"\u0000"', rb'"\ud83d\ude00"', rb'["\udc00"]', b"[NaN]"]
     content = b"[" + b",".join(b'{"a":%b}' % value for value in values) + b"]"
     _, rows, bad = read(file(content), JSON)
     assert rows == [(3, "😀")]
-    assert [number for number, _ in bad] == [1, 2, 4, 5, 6]
+    assert [number for number, _ in bad] == [1, 2, 4, 5]
 
 
 @pytest.mark.parametrize(
     "content",
     [
         b"", b"{}", b"1", b"a,b\n", b'[{"a":1}', b'[{"a":1},', b'[{"a":1},]', b'[{"a":"x', b'[{"a":tr', b"[",
-        b"[]]", b"[] []", b'[{"a":1} {"a":2}]', b'[{"a":01}]', b'[{"a":"\xff"}]', b"[" * 100_000,
+        b"[]]", b"[] []", b'[{"a":1} {"a":2}]', b'[{"a":01}]', b'[{"a":1\xff}]', b"[" * 100_000,
         b'[{"a":"\n"}]', b"[nope]", b'[{"a":1', b'[{"a":"\\u12',
     ],
 )  # fmt: skip

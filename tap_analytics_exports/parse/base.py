@@ -5,19 +5,19 @@ from __future__ import annotations
 import codecs
 import csv
 import functools
-import gzip
 import io
+import logging
+import re
 import struct
 from dataclasses import dataclass
-from typing import IO, TYPE_CHECKING, BinaryIO, Literal, Self, cast
-
-from isal import igzip
-from isal.igzip_lib import IsalError
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from tap_analytics_exports.errors import ExportFailed
+from tap_analytics_exports.parse import unpack
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    import zipfile
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     import polars as pl
@@ -28,15 +28,26 @@ ROW_NUMBER = "_sdc_row_number"
 # A frame holds at most this many rows, so that what is made of it stays small however short its rows are.
 FRAME_ROWS = 20_000
 
-# A record that is longer than this is rather a quote or a bracket that is never closed.
-LONGEST_RECORD = 256 << 20
+# A record that is longer than this is rather a quote that is never closed.
+LONGEST_RECORD = 16 << 20
 
+# As many as a sheet of a workbook has.
+MOST_COLUMNS = 16_384
+
+# The marks of UTF-32 come first, as one of them begins with one of UTF-16.
 BYTE_ORDER_MARKS = {
     codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32-le",
+    codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-GZIP = b"\x1f\x8b"
+
+# How bytes are decoded that are not of the encoding: each becomes U+DC00 and its value, which no text holds.
+MARK = "tap-analytics-exports.mark"
+_MARKED = re.compile("[\ud800-\udfff]")
+
+logger = logging.getLogger("tap-analytics-exports.parse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +55,10 @@ class Dialect:
     """How a file is written.
 
     Attributes:
-        format: The kind of file; compression with gzip is seen, not said.
+        format: The kind of file; compression with gzip is seen, not said, and so is a ZIP of one member.
         encoding: Of text without a byte order mark; none: UTF-8.
-        delimiter: Between the fields of a CSV file, one ASCII character.
+        delimiter: Between the fields of a CSV file, one ASCII character; none: what a `sep=` line before the
+            header says, else a comma.
         sheet: Of a workbook; none: the first.
         skip_rows: Lines of CSV, or rows of a sheet, empty ones counted, before the header.
         quote: Around fields of a CSV file; empty: the file knows no quoting.
@@ -54,7 +66,7 @@ class Dialect:
 
     format: Literal["csv", "xlsx", "json"]
     encoding: str | None = None
-    delimiter: str = ","
+    delimiter: str | None = None
     sheet: str | None = None
     skip_rows: int = 0
     quote: str = '"'
@@ -82,79 +94,165 @@ class TextFrame:
     """Some of a file's rows, in the file's order, before anything is known of types.
 
     Attributes:
-        header: The file's own words for its columns; they may repeat or be empty.
+        header: The file's own words for its columns; they may repeat or be empty. Later frames may have more.
         rows: Columns of text named "0", "1", … by their position in the header, null where a field is
             empty, and `ROW_NUMBER` (Int64): the place among the file's data rows, from 1, bad ones counted.
         bad: Rows that are malformed as rows. They are not in `rows`.
+        objects: Of a JSON file, the source of each row, by its number; see `as_json`.
     """
 
     header: tuple[str, ...]
     rows: pl.DataFrame
     bad: list[BadRow]
+    objects: Mapping[int, str] | None = None
+
+    def as_json(self, position: int) -> pl.Series:
+        """A column as JSON texts: of a JSON file what it has there, where a string is in quotes.
+
+        Of other files, whose texts may or may not be JSON, the texts as they are. What is null in `rows` is
+        null.
+        """
+        texts = self.rows[str(position)]
+        if self.objects is None:
+            return texts
+        from tap_analytics_exports.parse.json import sources
+
+        return sources(self, position)
 
 
 class Bytes:
-    """A file's bytes, taken out of gzip if its first bytes say so; reading raises ExportFailed.
+    """A file's bytes, unpacked if its first bytes say so; reading raises ExportFailed.
 
-    A gzip stream is read to the last of its members; where it is cut or damaged is an error.
+    A gzip stream is read to the last of its members; where it is cut or damaged is an error. A ZIP archive of
+    one member is that member, which may be a gzip stream itself.
+
+    Attributes:
+        start: The first bytes of the content.
+        gzipped: Whether a gzip stream was unpacked.
     """
 
+    START: ClassVar = 4096
+
     def __init__(self, path: Path) -> None:
-        file = path.open("rb")
-        self.gzipped = file.read(2) == GZIP
-        file.seek(0)
-        self._file = file
-        self._stream = cast("BinaryIO", igzip.IGzipFile(fileobj=file)) if self.gzipped else file
+        self._path = path
+        self._file = path.open("rb")
+        try:
+            source = unpack.Peeked(self._file, self.START)
+            if source.start.startswith((unpack.ZIP, unpack.EMPTY_ZIP)):
+                source = unpack.Peeked(unpack.Member(self._file, _only_member(path)), self.START)
+            self._gzip = unpack.Gzip(source) if source.start.startswith(unpack.GZIP) else None
+            if self._gzip:
+                source = unpack.Peeked(self._gzip, self.START)
+        except BaseException:
+            self._file.close()
+            raise
+        self.start = source.start
+        self.gzipped = self._gzip is not None
+        self.read = source.read
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stream.close()
         self._file.close()
 
-    def read(self, size: int) -> bytes:
-        """Up to so many bytes; none at the end of the file only."""
-        try:
-            return self._stream.read(size)
-        except EOFError:
-            raise ExportFailed("the file is cut: its gzip stream ends before its trailer") from None
-        except (gzip.BadGzipFile, IsalError) as error:
-            raise ExportFailed(f"the file is damaged: its gzip stream can't be read ({error})") from error
+    def warn_of_rest(self) -> None:
+        """Warn of bytes behind a gzip stream that has been read to its end."""
+        if self._gzip and self._gzip.behind:
+            logger.warning(
+                "%s: %d bytes behind its whole gzip stream are left out", self._path.name, self._gzip.behind
+            )
+
+
+def _only_member(path: Path) -> zipfile.ZipInfo:
+    """The only member of a ZIP archive; ExportFailed says what else there is."""
+    members = unpack.members(path)
+    if len(members) != 1:
+        names = unpack.listed([member.filename for member in members])
+        raise ExportFailed(
+            f"the file is a ZIP archive of {len(members)} members ({names}), and only one of a single member "
+            "can be read; if it is a workbook, the export's `format` must be xlsx"
+        )
+    return members[0]
+
+
+def encoding_of(start: bytes, encoding: str | None) -> tuple[bytes, str]:
+    """The byte order mark that a text begins with, if any, and Python's name of its encoding.
+
+    Args:
+        start: The text's first bytes.
+        encoding: What it is without a mark; none: UTF-8.
+
+    Raises:
+        ExportFailed: There is no such encoding.
+    """
+    declared = _codec(encoding or "utf-8")
+    for mark, name in BYTE_ORDER_MARKS.items():
+        if start.startswith(mark):
+            return mark, name
+    return b"", declared
 
 
 class Utf8:
     """A file of text as UTF-8 without a byte order mark, whatever it was written in.
 
-    What is UTF-8 already is handed on unchecked.
+    What is UTF-8 already is handed on unchecked. Of another encoding, bytes that it doesn't have become
+    marks, which are no UTF-8; so in either case what is not UTF-8 was not of the encoding.
+
+    Attributes:
+        encoding: Python's name of it.
+        errors: How to decode what is read, bytes that are not of the encoding included, with those marked.
     """
 
-    def __init__(self, source: Bytes | IO[bytes], encoding: str | None) -> None:
+    def __init__(self, source: unpack.Readable, encoding: str | None) -> None:
         self._source = source
-        self._first = source.read(len(codecs.BOM_UTF8))
-        self.encoding = _codec(encoding or "utf-8")
-        for mark, name in BYTE_ORDER_MARKS.items():
-            if self._first.startswith(mark):
-                self._first = self._first[len(mark) :]
-                self.encoding = name
-                break
-        self._decode = (
-            None if self.encoding == "utf-8" else codecs.getincrementaldecoder(self.encoding)().decode
-        )
+        self._first = source.read(max(map(len, BYTE_ORDER_MARKS)))
+        mark, self.encoding = encoding_of(self._first, encoding)
+        self._first = self._first[len(mark) :]
+        decoder = codecs.getincrementaldecoder(self.encoding)(MARK)
+        self._decoder = None if self.encoding == "utf-8" else decoder
+        self.errors = "surrogatepass" if self._decoder else MARK
 
     def read(self, size: int) -> bytes:
         """About so many bytes; none at the end of the file only."""
         while True:
             raw = self._first + self._source.read(size) if self._first else self._source.read(size)
             self._first = b""
-            if self._decode is None:
+            if self._decoder is None:
                 return raw
-            try:
-                text = self._decode(raw, not raw).encode()
-            except UnicodeError as error:
-                raise not_encoded(self.encoding) from error
+            if not raw and self._decoder.getstate()[0]:
+                raise ExportFailed(f"the file is cut: it ends within a character of {self.encoding}")
+            text = self._decoder.decode(raw, not raw).encode("utf-8", "surrogatepass")
             if text or not raw:
                 return text
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(MARK, _mark)
+
+
+def not_of(encoding: str, text: str) -> tuple[str, str] | None:
+    """Text in which bytes may be marked: how to show it, and what is wrong with it; None: nothing."""
+    found = _MARKED.search(text)
+    if not found:
+        return None
+    index = len(text[: found.start()].encode(encoding)) - len("".encode(encoding))
+    byte = ord(found[0]) & 0xFF
+    shown = _MARKED.sub(lambda mark: f"\\x{ord(mark[0]) & 0xFF:02x}", text)
+    reason = f"the byte 0x{byte:02X} at index {index} of the row is not {encoding}: is `encoding` another?"
+    return shown, reason
+
+
+def other_delimiter(header: str, delimiter: str) -> str | None:
+    """The usual delimiter, other than a given one, that parts a header into most fields; None: none does."""
+    bare = re.sub('"[^"]*"', "", header)
+    most = max((other for other in ",;\t|" if other != delimiter), key=bare.count)
+    return most if most in bare else None
 
 
 def line(values: Iterable[object]) -> str:

@@ -1,24 +1,29 @@
-"""CSV of any dialect that RFC 4180 allows, as frames of text.
+"""CSV of any dialect that RFC 4180 allows, and without quoting, as frames of text.
 
 The file is cut into blocks of whole records here, and pyarrow parses each block by itself: so the number of
 every row is known, a record may be longer than a block, and a quote that is never closed is noticed. In a
-block whose quotes are where RFC 4180 has them, the place of a record's end follows from counting quotes; any
-other block is walked through record by record.
+block of UTF-8 whose quotes are where RFC 4180 has them, the place of a record's end follows from counting
+quotes; any other block is walked through record by record.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from codecs import BOM_UTF8
+from contextlib import suppress
+from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.csv as pc
 
 from tap_analytics_exports.errors import ExportFailed
+from tap_analytics_exports.parse import kinds
 from tap_analytics_exports.parse.base import (
     FRAME_ROWS,
     LONGEST_RECORD,
+    MOST_COLUMNS,
     ROW_NUMBER,
     BadRow,
     Bytes,
@@ -29,9 +34,9 @@ from tap_analytics_exports.parse.base import (
     as_numbers,
     is_utf8,
     not_encoded,
+    not_of,
     without_nul,
 )
-from tap_analytics_exports.redaction import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -40,53 +45,115 @@ if TYPE_CHECKING:
 # What is made of a block takes many times its size, and three of them are on their way at once.
 BLOCK = 5 << 19
 LEAST_BLOCK = 1 << 16
+# A bad row takes much more than its text; where there are more, records are taken off one by one.
+MOST_BAD = 2 * FRAME_ROWS
+
+MARK_CHARACTER = BOM_UTF8.decode()  # a byte order mark, if it is a file's first character
+_LINE = re.compile(rb"(?P<text>[^\r\n]*+)(?P<end>\r\n|\r|\n|\Z)")
+_DELIMITER_LINE = re.compile(rb'"?sep=(.|[\x80-\xff]{2,4})"?', re.IGNORECASE | re.DOTALL)
+
+
+class _Malformed(NamedTuple):
+    """A record that is not well formed: its place among those of its block, from 0; see `BadRow`."""
+
+    place: int
+    raw: str
+    reason: str
+
+
+class _Block(NamedTuple):
+    """Records of a file that follow one another.
+
+    Attributes:
+        data: Those that are well formed, until the next block is read.
+        rows: Of those, the ones of the right width.
+        invalid: And the others.
+        malformed: Those that are not well formed.
+    """
+
+    data: memoryview
+    rows: pl.DataFrame
+    invalid: list[pc.InvalidRow]
+    malformed: list[_Malformed]
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
     """The rows of a CSV file; see `tap_analytics_exports.parse.frames`."""
-    if not dialect.delimiter.isascii():
+    if dialect.delimiter and not dialect.delimiter.isascii():
         raise ExportFailed(f"`delimiter`: {dialect.delimiter!r} is not an ASCII character")
     with Bytes(path) as source:
-        yield from _Reader(Utf8(source, dialect.encoding), dialect.delimiter).frames()
+        kinds.check_csv(source.start, dialect.encoding)
+        yield from _Reader(path, dialect, source).frames()
+        source.warn_of_rest()
 
 
 class _Reader:
     """Reads one file."""
 
-    def __init__(self, source: Utf8, delimiter: str) -> None:
-        self._source = source
-        self._delimiter = delimiter
-        sign = re.escape(delimiter.encode())
-        field = rb'(?:"(?:[^"]++|"")*+"(?P<after>[^%b\r\n]++)?+|(?!")[^%b\r\n]*+)' % (sign, sign)
-        rest = rb"(?:%b%b)*+" % (sign, field.replace(b"?P<after>", b"?P<later>"))
-        self._record = re.compile(field + rest + rb"(?P<end>\r\n|\r|\n|\Z)")
+    def __init__(self, path: Path, dialect: Dialect, content: Bytes) -> None:
+        self._path = path
+        self._dialect = dialect
+        self._source = Utf8(content, dialect.encoding)
+        self._delimiter = dialect.delimiter or ","
+        self._record = _record(self._delimiter, dialect.quote)
+        self._skip = dialect.skip_rows
+        # Without the field that a delimiter at its end would add; as text, it is without its line break.
         self._header: tuple[str, ...] | None = None
+        self._header_text = ""
+        # How many fields a row has, and whether a row has shown that it has so many.
+        self._width = 0
+        self._settled = False
         self._rows = 0
         self._size = BLOCK
         # A line break, what is at hand, and another line break; in the same memory for all blocks, as new
         # memory of this size takes longer to get than to fill.
         self._buffer = bytearray(b"\n")
         self._start = self._end = 1
+        self._by_record = False
+        self._empty = True
         self._nul = False
         self._final = False
 
     def frames(self) -> Iterator[TextFrame]:
         empty = True
+        for block in self._blocks():
+            for frame in self._frames_of(block):
+                yield frame
+                empty = False
+        if empty and self._header is not None:
+            names = map(str, range(len(self._header)))
+            rows = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), ROW_NUMBER: pl.Int64})
+            yield TextFrame(self._header, rows, [])
+
+    def _blocks(self, width: int | None = None) -> Iterator[_Block]:
+        """The file's records, in blocks; rows have so many fields, by default as many as the header."""
         while not self._final:
             self._read()
             if self._header is None and not self._take_header():
                 continue
-            for frame in self._parse(*self._take_records()):
-                yield frame
-                empty = False
+            self._by_record = False
+            while True:
+                data, malformed = self._take_records()
+                rows, invalid = self._table(data, width or self._width)
+                if len(invalid) > MOST_BAD:  # not all of them are there: fewer are taken at once
+                    self._start -= len(data)
+                    self._by_record = True
+                    continue
+                yield _Block(data, rows, invalid, malformed)
+                del data, rows, invalid, malformed  # it may be much, and the next block takes its time
+                if not self._by_record:
+                    break
         if self._start < self._end:
+            where = f"after data row {self._rows}" if self._header else "in the header"
             raise ExportFailed(
-                f"a quote opened after data row {self._rows} is never closed: the file is cut, or quotes "
-                "within its fields are not doubled"
+                f"a quote opened {where} is never closed: the file is cut, or quotes within its fields are "
+                "not doubled (if they are data, set the export's `quote` to an empty text)"
             )
-        if empty and self._header is not None:
-            rows = self._table(memoryview(b""), []).hstack([pl.Series(ROW_NUMBER, [], pl.Int64)])
-            yield TextFrame(self._header, rows, [])
+        if self._header is None and self._dialect.skip_rows and not self._empty:
+            raise ExportFailed(
+                f"the file ends before its header: it has no line behind the {self._dialect.skip_rows} that "
+                "`skip_rows` says"
+            )
 
     @property
     def _data(self) -> memoryview:
@@ -97,12 +164,14 @@ class _Reader:
         """Add to what is at hand: a block, or as much again where one record fills it."""
         rest = bytes(self._data)
         if len(rest) > LONGEST_RECORD:
+            where = "the header" if self._header is None else f"the record after data row {self._rows}"
             raise ExportFailed(
-                f"the record after data row {self._rows} is longer than {LONGEST_RECORD >> 20} MiB: is one "
-                "of its quotes never closed?"
+                f"{where} is longer than {LONGEST_RECORD >> 20} MiB: is one of its quotes never closed, or "
+                "`delimiter`, `quote` or `encoding` another?"
             )
-        block = self._source.read(max(self._size, len(rest)))
+        block = self._source.read(min(max(self._size, len(rest)), BLOCK))
         self._final = not block
+        self._empty = self._empty and self._final
         self._nul = b"\0" in rest or b"\0" in block
         between = 1 + len(rest)
         self._start, self._end = 1, between + len(block)
@@ -113,42 +182,97 @@ class _Reader:
         buffer[1:between] = rest
         buffer[between : self._end] = block
 
+    def _take_line(self) -> bytes | None:
+        """Take a line off, without its end; None if it isn't there in full."""
+        found = _LINE.match(self._buffer, self._start, self._end)
+        assert found
+        if not self._final and not found["end"].endswith(b"\n") and found.end() == self._end:
+            return None  # a carriage return may be half of a line break
+        self._start = found.end()
+        return found["text"]
+
     def _take_header(self) -> bool:
-        """Take the first record off, if it is there in full and not blank."""
+        """Take the first record off, if it is there in full and not blank, and all that is before it."""
+        while self._skip and self._start < self._end:
+            skipped = self._take_line()
+            if skipped is None:
+                return False
+            self._skip -= 1
+            self._take_delimiter(skipped)
         data = bytes(self._data).lstrip(b"\r\n")
         self._start = self._end - len(data)
         found = self._record.match(data)
         if not data or not found or not (found["end"] or self._final):
             return False
         record = found[0][: len(found[0]) - len(found["end"])]
-        text = self._decode(record)
+        self._start += found.end()
+        if self._take_delimiter(record):
+            return self._take_header()
+        try:
+            text = record.decode()
+        except UnicodeDecodeError as error:
+            raise not_encoded(self._source.encoding) from error
         if "\0" in text:
             raise not_encoded(self._source.encoding)
         if found["after"] or found["later"]:
-            raise ExportFailed(f"the header has text after a closing quote: {shown(text, 200)}")
-        # The csv module refuses long fields, so it is not asked.
-        sign = re.escape(self._delimiter)
-        fields = re.findall(rf'(?:^|{sign})("(?:[^"]|"")*"|[^{sign}]*)', text)
-        self._header = tuple(
-            field[1:-1].replace('""', '"') if field.startswith('"') else field for field in fields
-        )
-        self._start += found.end()
+            raise ExportFailed(f"the header has text after a closing quote: {text[:200]}")
+        fields = self._fields(text)
+        if len(fields) > MOST_COLUMNS:
+            raise ExportFailed(
+                f"the header has more than {MOST_COLUMNS} fields: is `delimiter` another, or the file of "
+                f"another kind? It begins with {text[:100]!r}"
+            )
+        trailing = len(fields) > 1 and not fields[-1]
+        self._header = fields[: len(fields) - trailing]
+        self._header_text = text
+        self._width = len(fields)
         return True
 
-    def _take_records(self) -> tuple[memoryview, list[tuple[int, bytes]]]:
+    def _take_delimiter(self, record: bytes) -> bool:
+        """Whether this is a line that says the delimiter, which counts unless the settings have one."""
+        found = _DELIMITER_LINE.fullmatch(record)
+        if not found:
+            return False
+        if not self._dialect.delimiter:
+            delimiter = found[1].decode("utf-8", "replace")
+            if len(delimiter) > 1 or not delimiter.isascii() or delimiter in '"\r\n\0':
+                raise ExportFailed(
+                    f"the file says before its header that {delimiter!r} is its delimiter, which has to be "
+                    "one ASCII character: set the export's `delimiter`"
+                )
+            self._delimiter = delimiter
+            self._record = _record(delimiter, self._dialect.quote)
+        return True
+
+    def _fields(self, text: str) -> tuple[str, ...]:
+        """The fields of a header, to one more than there may be."""
+        sign = re.escape(self._delimiter)
+        # The csv module refuses long fields, so it is not asked.
+        pattern = (
+            rf'(?:^|{sign})("(?:[^"]|"")*"|[^{sign}]*)'
+            if self._dialect.quote
+            else rf"(?:^|{sign})([^{sign}]*)"
+        )
+        found = (each[1] for each in islice(re.finditer(pattern, text), MOST_COLUMNS + 1))
+        if not self._dialect.quote:
+            return tuple(found)
+        return tuple(field[1:-1].replace('""', '"') if field.startswith('"') else field for field in found)
+
+    def _take_records(self) -> tuple[memoryview, list[_Malformed]]:
         """Take all records off that are there in full.
 
         Returns:
-            Those that are well formed, until the next block is read; and of the others the place among all
-            of them, from 0, and the text.
+            Those that are well formed, until the next block is read; and the others.
         """
         data = self._data
-        quotes = self._quotes()
-        if quotes is None:
+        quotes = self._quotes() if self._dialect.quote else 0
+        if quotes is None or self._by_record:
             return self._walk(data)
-        data = data[: self._last_end(quotes) - self._start]
-        self._start += len(data)
-        return data, []
+        whole = data[: self._last_end(quotes) - self._start]
+        if not is_utf8(whole):
+            return self._walk(data)
+        self._start += len(whole)
+        return whole, []
 
     def _quotes(self) -> int | None:
         """How many quotes there are; None if one is not where RFC 4180 has it: around a field, or doubled."""
@@ -177,38 +301,47 @@ class _Reader:
                 before -= 1
         return self._start
 
-    def _walk(self, data: memoryview) -> tuple[memoryview, list[tuple[int, bytes]]]:
-        """Take records off one by one."""
+    def _walk(self, data: memoryview) -> tuple[memoryview, list[_Malformed]]:
+        """Take records off one by one; `_by_record` is whether there may be more."""
         good: list[bytes] = []
-        malformed: list[tuple[int, bytes]] = []
+        malformed: list[_Malformed] = []
         at = 0
+        self._by_record = False
         while at < len(data) and (found := self._record.match(data, at)):
+            if len(good) + len(malformed) >= MOST_BAD:
+                self._by_record = True
+                break
             if not (found["end"] or self._final):
                 break
             at = found.end()
-            if found["after"] or found["later"]:
-                malformed.append((len(good) + len(malformed), found[0].rstrip(b"\r\n")))
-            elif found[0] != found["end"]:
+            if found[0] == found["end"]:
+                continue
+            text = found[0].decode("utf-8", self._source.errors)
+            wrong = not_of(self._source.encoding, text)
+            if not wrong and (found["after"] or found["later"]):
+                wrong = text, "text after a closing quote (if quotes are data, set the export's `quote`)"
+            if wrong:
+                shown, reason = wrong
+                malformed.append(_Malformed(len(good) + len(malformed), shown.rstrip("\r\n"), reason))
+            else:
                 good.append(found[0])
         self._start += at
         return memoryview(b"".join(good)), malformed
 
-    def _parse(self, data: memoryview, malformed: Sequence[tuple[int, bytes]]) -> Iterator[TextFrame]:
-        """Frames of whole records."""
-        assert self._header is not None
-        invalid: list[pc.InvalidRow] = []
-        if not is_utf8(data):
-            raise not_encoded(self._source.encoding)
-        rows = self._table(data, invalid)
+    def _frames_of(self, block: _Block) -> Iterator[TextFrame]:
+        """The frames of a block."""
+        data, rows, invalid, malformed = block
+        again = self._headers(rows)
+        if not self._settled and self._has_another_width(rows.height - len(again), invalid):
+            self._width = self._other_width
+            rows, invalid = self._table(data, self._width)
+            again = self._headers(rows)
         total = rows.height + len(invalid) + len(malformed)
         first = self._rows + 1
         numbers = pl.int_range(first, first + total, dtype=pl.Int64, eager=True).alias(ROW_NUMBER)
-        bad = [
-            BadRow(numbers[place], self._decode(raw), "text after a closing quote")
-            for place, raw in malformed
-        ]
-        numbers = _without(numbers, [place for place, _ in malformed])
-        width = len(self._header)
+        bad = [BadRow(numbers[each.place], each.raw, each.reason) for each in malformed]
+        numbers = _without(numbers, [each.place for each in malformed])
+        width = self._width
         bad += [
             BadRow(
                 numbers[row.number - 1], row.text, f"{row.actual_columns} fields, and the header has {width}"
@@ -216,35 +349,103 @@ class _Reader:
             for row in invalid
         ]
         rows = rows.hstack([_without(numbers, [row.number - 1 for row in invalid])])
+        bad += [BadRow(rows[ROW_NUMBER][place], self._header_text, "the header again") for place in again]
+        if again:
+            rows = rows.filter(~pl.int_range(rows.height, eager=True).is_in(again))
         self._rows += total
         if total:  # the next block shall be a frame's, and a little less as rows are not all alike
-            taken = len(data) + sum(len(raw) for _, raw in malformed)
+            taken = len(data) + sum(len(each.raw) for each in malformed)
             self._size = min(max(taken * FRAME_ROWS // total * 9 // 10, LEAST_BLOCK), BLOCK)
         if self._nul:
             rows, more = without_nul(rows)
             bad += more
         bad.sort(key=lambda row: row.row_number)
         del data  # it may be large, and the frames take their time
+        header, rows = self._named(rows)
         for offset in range(0, max(rows.height, bool(bad)), FRAME_ROWS):
-            yield TextFrame(self._header, rows.slice(offset, FRAME_ROWS), [] if offset else bad)
+            yield TextFrame(header, rows.slice(offset, FRAME_ROWS), [] if offset else bad)
 
-    def _table(self, data: memoryview, invalid: list[pc.InvalidRow]) -> pl.DataFrame:
-        """Parse records, well formed and in UTF-8; those of another width than the header's are put aside."""
+    def _named(self, rows: pl.DataFrame) -> tuple[tuple[str, ...], pl.DataFrame]:
+        """The header, and rows of its width: what delimiters add at the end of all rows is no column."""
         assert self._header is not None
-        names = [str(position) for position in range(len(self._header))]
+        last = str(len(self._header))
+        if last in rows.columns:
+            if rows[last].null_count() == rows.height:
+                return self._header, rows.drop(last)
+            self._header = (*self._header, "")  # there is something in it, so it is one
+        return self._header, rows
+
+    @property
+    def _other_width(self) -> int:
+        """How many fields a row has if delimiters at the end add one to all rows, or to the header alone."""
+        assert self._header is not None
+        return 2 * len(self._header) + 1 - self._width
+
+    def _has_another_width(self, good: int, invalid: Sequence[pc.InvalidRow]) -> bool:
+        """Whether all rows of the file have the other width, as the first that can tell has it.
+
+        Only if it has, the file is read a second time, ahead.
+        """
+        if not good and not any(self._is(row, self._other_width) for row in invalid):
+            return False
+        self._settled = True
+        return not good and self._all_have(self._other_width)
+
+    def _all_have(self, width: int) -> bool:
+        """Whether no row has as many fields as the header, and one that delimiters add is always empty."""
+        with Bytes(self._path) as content, suppress(ExportFailed):  # what is wrong is said when it is come to
+            ahead = _Reader(self._path, self._dialect, content)
+            for _, rows, invalid, _ in ahead._blocks(width):
+                if any(self._is(row, self._width) for row in invalid):
+                    return False
+                if width > self._width and rows.to_series(self._width).null_count() < rows.height:
+                    return False
+        return True
+
+    def _is(self, row: pc.InvalidRow, width: int) -> bool:
+        """Whether it is a row of so many fields, and not the header again."""
+        assert self._header is not None
+        if row.actual_columns != width:
+            return False
+        return self._fields(row.text.removeprefix(MARK_CHARACTER)) not in (self._header, (*self._header, ""))
+
+    def _headers(self, rows: pl.DataFrame) -> list[int]:
+        """The places of rows that are equal to the header, as where pages or files were put together."""
+        assert self._header is not None
+        words = [*self._header, ""][: self._width]
+        column = rows.to_series(0)
+        again = column == words[0] if words[0] else column.is_null()
+        if not (again.any() or (column == MARK_CHARACTER + words[0]).any()):
+            return []
+        again |= column == MARK_CHARACTER + words[0]
+        for column, word in zip(rows.get_columns()[1:], words[1:], strict=True):
+            again &= column == word if word else column.is_null()
+        return again.arg_true().to_list()
+
+    def _table(self, data: memoryview, width: int) -> tuple[pl.DataFrame, list[pc.InvalidRow]]:
+        """Parse records, well formed and in UTF-8; those of another width are put aside."""
+        names = [str(position) for position in range(width)]
+        invalid: list[pc.InvalidRow] = []
         if not data:
-            return pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+            return pl.DataFrame(schema=dict.fromkeys(names, pl.String)), invalid
+        if bytes(data[: len(BOM_UTF8)]) == BOM_UTF8:  # pyarrow would take it off
+            data = memoryview(BOM_UTF8 + bytes(data))
 
         def put_aside(row: pc.InvalidRow) -> str:
-            invalid.append(row)
+            if len(invalid) <= MOST_BAD:
+                invalid.append(row)
             return "skip"
 
+        quote = self._dialect.quote
         table = pc.read_csv(
             pa.BufferReader(data),
             # One block and one thread: only so are rows numbered.
             read_options=pc.ReadOptions(use_threads=False, block_size=len(data), column_names=names),
             parse_options=pc.ParseOptions(
-                delimiter=self._delimiter, newlines_in_values=True, invalid_row_handler=put_aside
+                delimiter=self._delimiter,
+                quote_char=quote or False,
+                newlines_in_values=bool(quote),
+                invalid_row_handler=put_aside,
             ),
             convert_options=pc.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
@@ -254,13 +455,18 @@ class _Reader:
             ),
         )
         # Texts as polars has them: to make them so in polars takes longer, and other threads wait for it.
-        return pl.DataFrame(table.cast(pa.schema([(name, pa.string_view()) for name in names])))
+        return pl.DataFrame(table.cast(pa.schema([(name, pa.string_view()) for name in names]))), invalid
 
-    def _decode(self, data: bytes) -> str:
-        try:
-            return data.decode()
-        except UnicodeDecodeError as error:
-            raise not_encoded(self._source.encoding) from error
+
+def _record(delimiter: str, quote: str) -> re.Pattern[bytes]:
+    """What a record is; `after` and `later` are text after a closing quote, in its first and other fields."""
+    end = rb"(?P<end>\r\n|\r|\n|\Z)"
+    if not quote:
+        return re.compile(rb"[^\r\n]*+(?P<after>)(?P<later>)" + end)
+    sign = re.escape(delimiter.encode())
+    field = rb'(?:"(?:[^"]++|"")*+"(?P<after>[^%b\r\n]++)?+|(?!")[^%b\r\n]*+)' % (sign, sign)
+    rest = rb"(?:%b%b)*+" % (sign, field.replace(b"?P<after>", b"?P<later>"))
+    return re.compile(field + rest + end)
 
 
 def _without(numbers: pl.Series, places: Sequence[int]) -> pl.Series:

@@ -9,24 +9,24 @@ from __future__ import annotations
 
 import codecs
 import re
-from decimal import Decimal, InvalidOperation
 from json import JSONDecodeError, JSONDecoder
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 import polars as pl
 
 from tap_analytics_exports.errors import ExportFailed
+from tap_analytics_exports.parse import kinds
 from tap_analytics_exports.parse.base import (
     FRAME_ROWS,
-    LONGEST_RECORD,
+    MOST_COLUMNS,
     ROW_NUMBER,
     BadRow,
     Bytes,
     Dialect,
     TextFrame,
     Utf8,
-    not_encoded,
+    not_of,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +35,14 @@ if TYPE_CHECKING:
 
 BLOCK = 1 << 20
 FRAME_CHARACTERS = 4 << 20
+FRAME_CELLS = 1 << 21
+# What is made of an element takes many times its size: characters, if need be of four bytes, and values.
+LONGEST_ELEMENT = 8 << 20
+MOST_VALUES = 500_000
+# All keys of a file together.
+LONGEST_HEADER = 4 << 20
 
+_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 # An error this near to the end of the buffer may be due to a word or an escape that goes on behind it.
 _LONGEST_TOKEN = 16
@@ -53,76 +60,112 @@ def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
     Numbers are as the file writes them, nested values compact JSON. A frame's header has the keys of its
     objects and of all before them, in the order of their appearance.
     """
-    header: dict[str, None] = {}
-    batch = _Batch()
+    batch = _Batch({})
     first = True
     with Bytes(path) as source:
         for number, (value, text) in enumerate(elements(source, dialect.encoding), 1):
             batch.add(number, value, text)
             if batch.full:
-                yield batch.frame(header)
+                yield batch.frame()
                 first = False
-                batch = _Batch()
+                batch = _Batch(batch.header)
+        source.warn_of_rest()
     if first or batch.size:
-        yield batch.frame(header)
+        yield batch.frame()
+
+
+def sources(frame: TextFrame, position: int) -> pl.Series:
+    """See `TextFrame.as_json`; what can't be read as JSON, as NaN and what is beside it, is null."""
+    texts = frame.rows[str(position)]
+    assert frame.objects is not None
+    key = frame.header[position]
+    found = [
+        None if text is None else _raw(frame.objects[number], key)
+        for text, number in zip(texts, frame.rows[ROW_NUMBER], strict=True)
+    ]
+    return pl.Series(texts.name, found, pl.String)
+
+
+class Invalid(NamedTuple):
+    """In place of a value: why it can't be used, and how to show it."""
+
+    why: str
+    shown: str
 
 
 class _Batch:
-    """Elements that will be a frame."""
+    """Elements that will be a frame.
 
-    def __init__(self) -> None:
+    Args:
+        header: The keys so far; those that are new are added.
+    """
+
+    def __init__(self, header: dict[str, None]) -> None:
+        self.header = header
         self.size = 0
-        self._objects: list[dict[str, str | None]] = []
-        self._numbers: list[int] = []
+        self._values: list[dict[str, str | None]] = []
+        self._objects: dict[int, str] = {}
         self._bad: list[BadRow] = []
 
     @property
     def full(self) -> bool:
-        return self.size > FRAME_CHARACTERS or len(self._numbers) >= FRAME_ROWS
+        rows = len(self._values) + len(self._bad)
+        return self.size > FRAME_CHARACTERS or rows >= FRAME_ROWS or rows * len(self.header) > FRAME_CELLS
 
     def add(self, number: int, value: Any, text: str) -> None:  # noqa: ANN401 - any JSON value
         self.size += len(text)
+        if isinstance(value, Invalid):
+            self._bad.append(BadRow(number, value.shown, value.why))
+            return
         try:
-            self._objects.append(_fields(value, text))
-            self._numbers.append(number)
+            fields = _fields(value, text)
         except ValueError as error:
             self._bad.append(BadRow(number, text, str(error)))
+            return
+        except RecursionError:
+            self._bad.append(BadRow(number, text, "a value that is nested too deeply"))
+            return
+        if not fields.keys() <= self.header.keys():
+            self.header.update(dict.fromkeys(fields))
+            if len(self.header) > MOST_COLUMNS or sum(map(len, self.header)) > LONGEST_HEADER:
+                raise ExportFailed(
+                    f"the objects of the JSON array have more than {MOST_COLUMNS} keys, or more than "
+                    f"{LONGEST_HEADER >> 20} MiB of them, row {number} included: are its keys data?"
+                )
+        self._values.append(fields)
+        self._objects[number] = text
 
-    def frame(self, header: dict[str, None]) -> TextFrame:
-        """The frame; keys that are new are added to the header."""
-        for fields in self._objects:
-            header.update(dict.fromkeys(fields))
+    def frame(self) -> TextFrame:
+        height = len(self._values)
+        here = {key for fields in self._values for key in fields}
         columns = [
-            pl.Series(str(position), [fields.get(key) or None for fields in self._objects], pl.String)
-            for position, key in enumerate(header)
+            pl.Series(str(position), [fields.get(key) or None for fields in self._values], pl.String)
+            if key in here
+            else pl.Series(str(position), [None], pl.String).new_from_index(0, height)
+            for position, key in enumerate(self.header)
         ]
-        numbers = pl.Series(ROW_NUMBER, self._numbers, pl.Int64)
-        return TextFrame(tuple(header), pl.DataFrame([*columns, numbers]), self._bad)
-
-
-def _refuse(word: str) -> NoReturn:
-    raise ValueError(f"{word} in a nested value, which is not JSON")
-
-
-# Numbers stay the text that they are; only within nested values do they have to be told from text.
-_decode = JSONDecoder(parse_float=str, parse_int=str, parse_constant=str).raw_decode
-_decode_nested = JSONDecoder(parse_float=Decimal, parse_int=Decimal, parse_constant=_refuse).decode
-_encode_nested = msgspec.json.Encoder(decimal_format="number").encode
+        numbers = pl.Series(ROW_NUMBER, list(self._objects), pl.Int64)
+        rows = pl.DataFrame([*columns, numbers])
+        return TextFrame(tuple(self.header), rows, self._bad, self._objects)
 
 
 def elements(source: Bytes, encoding: str | None) -> Iterator[tuple[Any, str]]:
-    """The elements of a JSON array, numbers as text, each with its source.
+    """The elements of a JSON array.
 
     Raises:
         NotWhole: The document is cut.
         ExportFailed: It is no JSON array, or something follows it.
+
+    Yields:
+        Elements, numbers in them as text, each with its source; or `Invalid` in the place of one.
     """
+    kinds.check_json(source.start, encoding)
     reader = _Reader(source, encoding)
     sign = reader.sign()
     if not sign:
         raise ExportFailed("the file is empty: not even an empty JSON array, `[]`")
     if sign != "[":
-        raise ExportFailed("the file is not a JSON array of objects: it does not begin with a bracket")
+        raise ExportFailed("the file is no JSON array of objects: it does not begin with a bracket")
     reader.at += 1
     if reader.sign() == "]":
         reader.at += 1
@@ -152,6 +195,12 @@ class _Reader:
     def __init__(self, source: Bytes, encoding: str | None) -> None:
         self._source = Utf8(source, encoding)
         self._characters = codecs.getincrementaldecoder("utf-8")()
+        # Numbers stay the text that they are, and so may words that are no JSON.
+        self._decode = JSONDecoder(
+            object_pairs_hook=self._object, parse_float=str, parse_int=str, parse_constant=str
+        ).raw_decode
+        self._twice: str | None = None
+        self._marked = False
         self._before = 0
         self._final = False
         self.text = ""
@@ -169,8 +218,9 @@ class _Reader:
         """The value that comes next, and its source."""
         self.sign()
         while True:
+            self._twice = None
             try:
-                value, end = _decode(self.text, self.at)
+                value, end = self._decode(self.text, self.at)
             except JSONDecodeError as error:
                 unfinished = error.msg.startswith("Unterminated string")
                 missing = len(self.text.rstrip()) - error.pos
@@ -184,46 +234,77 @@ class _Reader:
                 if end < len(self.text) or self._final:
                     text = self.text[self.at : end]
                     self.at = end
-                    return value, text
+                    return self._valid(value, text), text
             self._more()
 
     def failed(self, why: str, at: int) -> ExportFailed:
         """What to say of a document that is not JSON."""
         return ExportFailed(f"the file is not JSON, at character {self._before + at + 1}: {why}")
 
+    def _valid(self, value: Any, text: str) -> Any:  # noqa: ANN401 - any JSON value
+        """The value, if nothing is wrong with it."""
+        if self._twice is not None:
+            return Invalid(f"the key {self._twice!r} twice in one object", text)
+        if self._marked and (wrong := not_of(self._source.encoding, text)):
+            shown, why = wrong
+            return Invalid(why, shown)
+        return value
+
+    def _object(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            self._twice = next(key for key in keys if keys.count(key) > 1)
+        return found
+
     def _more(self) -> None:
-        """Read on: a block, or as much again where one element fills it."""
+        """Read on: a block, or more where one element fills it."""
         rest = self.text[self.at :]
-        if len(rest) > LONGEST_RECORD:
-            raise ExportFailed(f"an element of the JSON array is longer than {LONGEST_RECORD >> 20} MiB")
-        block = self._source.read(max(BLOCK, len(rest)))
+        if len(rest) > LONGEST_ELEMENT:
+            raise ExportFailed(
+                f"an element of the JSON array is longer than {LONGEST_ELEMENT >> 20} million characters"
+            )
+        if len(rest) > BLOCK and sum(map(_STRINGS.sub("", rest).count, ",[{")) > MOST_VALUES:
+            raise ExportFailed(f"an element of the JSON array has more than {MOST_VALUES} values")
+        block = self._source.read(max(BLOCK, len(rest) // 4))
         self._final = not block
         try:
             more = self._characters.decode(block, self._final)
-        except UnicodeDecodeError as error:
-            raise not_encoded(self._source.encoding) from error
+        except UnicodeDecodeError:
+            self._marked = True
+            self._characters.errors = self._source.errors
+            more = self._characters.decode(block, self._final)
         self._before += self.at
         self.text = rest + more
         self.at = 0
 
 
 def _fields(value: Any, text: str) -> dict[str, str | None]:  # noqa: ANN401 - any JSON value
-    """An object's values as text; ValueError says why there are none."""
+    """An object's values as text; ValueError says why there are none, RecursionError does if it is depth."""
     if not isinstance(value, dict):
         raise ValueError("not an object")  # noqa: TRY004 - a value of the file, not of the program
     if "\\u" in text:
         _check("".join(_strings(value)))
     if not all(isinstance(each, str | None) for each in value.values()):
-        try:
-            exact = _decode_nested(text)
-            for key, each in value.items():
-                if isinstance(each, dict | list):
-                    value[key] = _encode_nested(exact[key]).decode()
-                elif isinstance(each, bool):
-                    value[key] = "true" if each else "false"
-        except (RecursionError, InvalidOperation):
-            raise ValueError("a value that is nested too deeply, or an exponent that is too large") from None
+        exact = None
+        for key, each in value.items():
+            if isinstance(each, dict | list):
+                exact = exact or _decode_raw(text)
+                value[key] = msgspec.json.format(bytes(exact[key]), indent=-1).decode()
+            elif isinstance(each, bool):
+                value[key] = "true" if each else "false"
     return value
+
+
+_decode_raw = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _raw(text: str, key: str) -> str | None:
+    """What an object has at a key, as it is written there; None if it can't be read as JSON."""
+    try:
+        return bytes(_decode_raw(text)[key]).decode()
+    except (msgspec.DecodeError, RecursionError):
+        return None
 
 
 def _check(text: str) -> None:

@@ -132,8 +132,10 @@ class Export(Struct, kw_only=True, forbid_unknown_fields=True):
         Check(checks.encoding_problem),
     ] = None
     delimiter: Annotated[
-        str, about("Delimiter", "Between the fields of CSV files"), Check(checks.delimiter_problem)
-    ] = ","
+        str | None,
+        about("Delimiter", "Between the fields of CSV files; none: what a `sep=` line says, else a comma"),
+        Check(checks.delimiter_problem),
+    ] = None
     sheet: Annotated[str | None, about("Sheet", "Of XLSX files; none: the first")] = None
 
     whole_days: ClassVar[bool] = False
