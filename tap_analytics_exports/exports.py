@@ -209,7 +209,8 @@ class ExportStream:
         export, bookmark = self.export, self.state.bookmark
         if not export.incremental:
             return [None]
-        assert export.start_date is not None and export.window is not None  # filled in when decoded
+        assert export.start_date is not None  # filled in when decoded, as is the window
+        assert export.window is not None
         if bookmark is not None and bookmark > now():
             logger.warning(
                 "%s: its bookmark, %s, is in the future; nothing before it is exported", self, bookmark

@@ -227,8 +227,7 @@ class Extraction:
 
     def _tell(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
         """What `export_runs` gets of a job, and the log."""
-        record = run_record(job, rows=count.rows, rejected=count.rejected)
-        record["error"] = _cleaned("error", record["error"])
+        record = _cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
         if job.error is None:
             logger.info(
                 "%s: %s, %d rows read, %d written, %d rejected%s",
@@ -287,26 +286,27 @@ class Extraction:
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
         records = [
-            {
-                "export_id": job.export_id,
-                "row_number": row.row_number,
-                "stream": job.planned.stream,
-                "file": file,
-                "reason": row.reason,
-                "column": row.column,
-                "raw": row.raw,
-                "rejected_at": now(),
-            }
+            _cleaned(
+                {
+                    "export_id": job.export_id,
+                    "row_number": row.row_number,
+                    "stream": job.planned.stream,
+                    "file": file,
+                    "reason": row.reason,
+                    "column": row.column,
+                    "raw": row.raw,
+                    "rejected_at": now(),
+                }
+            )
             for file, row in bad
         ]
         return self._records("rejected_rows", REJECTED_ROWS, records)
 
     def _records(self, stream: str, columns: Mapping[str, Column], records: list[dict[str, Any]]) -> Rows:
-        """Records of a stream that describes the run, without a secret in them."""
+        """Records of a stream that describes the run."""
         from tap_analytics_exports.columns.arrow import frame_of
 
-        cleaned = [{key: _cleaned(key, value) for key, value in record.items()} for record in records]
-        return Rows(stream, frame_of(cleaned, columns), columns, {})
+        return Rows(stream, frame_of(records, columns), columns, {})
 
     def _checkpoint(self, export: ExportStream) -> Checkpoint:
         """A state that is true of all rows so far, and of all jobs of all exports."""
@@ -398,11 +398,17 @@ class _Count:
         self.first = self.first or f"{where}: {row.reason}"
 
 
-def _cleaned(name: str, value: Any) -> Any:
-    """What vendors said, and a row's text, which stays as it is but for secrets."""
-    if value is None or name not in ("error", "reason", "raw"):
-        return value
-    return redaction.clean_data(value) if name == "raw" else redaction.clean(value)
+def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record without the secrets in what vendors said, or in a row's text, which else stays as it is."""
+    cleaned = dict(record)
+    for name, clean in (
+        ("error", redaction.clean),
+        ("reason", redaction.clean),
+        ("raw", redaction.clean_data),
+    ):
+        if cleaned.get(name):
+            cleaned[name] = clean(cleaned[name])
+    return cleaned
 
 
 def settings_types() -> dict[str, type[Any]]:

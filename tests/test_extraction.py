@@ -205,7 +205,7 @@ def test_the_wait_for_a_place_does_not_count_as_the_jobs_time(tmp_path):
 
 def test_a_failure_behind_a_failure_is_told_and_not_gone_on_with(tmp_path):
     script = {"2026-01-01": ["slow slow failed", "ok"], "2026-01-02": ["failed", "ok"]}
-    address, world = vendor.world(script=script)
+    address, _ = vendor.world(script=script)
     table = Table()
     with pytest.raises(ExportsFailed):
         run(settings(address, tmp_path), table)
@@ -280,7 +280,6 @@ def test_a_download_that_has_gone_fails_its_export_alone(tmp_path):
                 for path in (tmp_path / "spool").glob("*/rows-*/*/0-0"):
                     path.unlink()
             table.take(iter([event]))
-    assert "others" in {name for name in table.states[-1]["bookmarks"]}
     assert table.states[-1]["bookmarks"]["others"]["replication_key_value"] == "2026-01-04T00:00:00+00:00"
 
 

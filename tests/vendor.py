@@ -1,4 +1,4 @@
-"""A vendor in this process, which keeps what it is told, and may die, with all of the process, at any call."""
+"""A vendor in this process, which keeps what it is told, and may die with the process at any call."""
 
 from __future__ import annotations
 

@@ -241,7 +241,7 @@ class Job:
             self.error, self.refused = why, refused
 
     def retry(self, why: str, part: Part) -> Job:
-        """Fail, and let another job take this one's place, with all that its other parts have brought here."""
+        """Fail, and let another job take this one's place, with all that its other parts have brought."""
         ledger = self.planned.ledger
         request = replace(self.request, export_id=new_export_id())
         with self.planned.lock:

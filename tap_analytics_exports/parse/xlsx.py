@@ -58,7 +58,7 @@ def frames(path: Path, dialect: base.Dialect) -> Iterator[base.TextFrame]:
 
 def _line(process: subprocess.Popen[bytes]) -> bytes:
     """The next line, none at the end; who is silent for `SILENCE` seconds is killed."""
-    assert process.stdout is not None  # noqa: S101 - for the type
+    assert process.stdout is not None
     since = time.monotonic()
     watch = threading.Timer(SILENCE, process.kill)
     watch.daemon = True

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from functools import cached_property
 from pathlib import Path
@@ -125,17 +125,18 @@ class TapAnalyticsExports(Tap):
         try:
             self._check_batches()
             self.sync_all()
+            code = 0
         except Interrupted:
-            return signals.exit_code or 128 + signal.SIGTERM
+            code = 128 + signal.SIGTERM
         except NoCredentialsAccepted:
-            return EXIT_SETTINGS
+            code = EXIT_SETTINGS
         except ExportsFailed:
-            return signals.exit_code or EXIT_FAILED
+            code = EXIT_FAILED
         except TapError as error:
             self.logger.error("%s", error)  # noqa: TRY400 - the traceback says no more
-            return EXIT_SETTINGS
+            code = EXIT_SETTINGS
         except BrokenPipeError:
-            self.logger.error("nobody reads the output any more")  # noqa: TRY400 - the traceback says no more
+            self.logger.error("nobody reads the output any more")  # noqa: TRY400 - nor here
             return 128 + signal.SIGPIPE
         except OSError as error:
             where = error.filename or "standard output"
@@ -143,7 +144,7 @@ class TapAnalyticsExports(Tap):
             return os.EX_IOERR
         finally:
             self.extraction.close()
-        return signals.exit_code or 0
+        return signals.exit_code or code
 
     def sync_all(self) -> None:  # type: ignore[misc] # the SDK's own goes from stream to stream
         """Write the messages of the whole run.
@@ -172,7 +173,9 @@ class TapAnalyticsExports(Tap):
             messages.abandon()
             self.extraction.log_out()
 
-    def run_sync_dry_run(self, dry_run_record_limit: int | None = None, streams: Any = None) -> bool:
+    def run_sync_dry_run(  # type: ignore[misc] # the SDK's own goes from stream to stream
+        self, dry_run_record_limit: int | None = None, streams: Iterable[Stream] | None = None
+    ) -> bool:
         """Sync all streams, as the SDK's suite of tests does with it; an export can't be run dry."""
         self.sync_all()
         return True
@@ -238,7 +241,7 @@ class TapAnalyticsExports(Tap):
         *,
         about: bool = False,
         about_format: str | None = None,
-        config: Any = None,
+        config: Any = None,  # noqa: ANN401 - a class that the SDK keeps to itself
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
