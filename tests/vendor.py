@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from tap_analytics_exports.errors import Ambiguous, Busy, CredentialsRefused, ExportFailed, Unreachable
 from tap_analytics_exports.providers.base import Empty, Failed, JobState, Provider, Ready, Request, Running
@@ -66,10 +66,12 @@ class World:
         script: What becomes of the jobs of a window, by its first day: `ok`, `empty`, `retry`, `failed`,
             `split`, `unreachable`, `gone`, `busy`, `refused`, `ambiguous`; the last one goes on for ever.
         findable: Whether jobs can be looked up by what they were asked for.
+        contents: The file of a window, by its first day; else it has the window's rows.
     """
 
     script: dict[str, list[str]] = field(default_factory=dict)
     findable: bool = False
+    contents: dict[str, bytes] = field(default_factory=dict)
     jobs: dict[str, Request] = field(default_factory=dict)
     fates: dict[str, str] = field(default_factory=dict)
     tries: Counter[str] = field(default_factory=Counter)
@@ -92,6 +94,7 @@ class FakeExport(Export, kw_only=True, forbid_unknown_fields=True):
     """An export of the fake vendor."""
 
     snapshot: Annotated[bool, about("Snapshot", "Whether it has no windows")] = False
+    format: Annotated[Literal["csv", "json", "xlsx"], about("Format", "Of its files")] = "csv"
 
     @property
     def incremental(self) -> bool:
@@ -182,7 +185,8 @@ class Fake(Provider[FakeSettings, FakeExport]):
 
     def files(self, request: Request, handle: Mapping[str, Any]) -> Sequence[RemoteFile]:
         self.step()
-        text = "".join(f"{row}\n" for row in ["at", *rows(self.world.jobs[handle["id"]])]).encode()
+        lines = ["at", *rows(self.world.jobs[handle["id"]])]
+        text = self.world.contents.get(day(request), "".join(f"{line}\n" for line in lines).encode())
 
         @contextmanager
         def body(*_: object) -> Iterator[Body]:
@@ -193,6 +197,9 @@ class Fake(Provider[FakeSettings, FakeExport]):
 
     def done(self, request: Request, handle: Mapping[str, Any]) -> None:
         self.step()
+
+    def file_format(self, export: FakeExport) -> Literal["csv", "json", "xlsx"]:
+        return export.format
 
     def identity(self, export: FakeExport) -> Mapping[str, Any]:
         return {"name": export.name}
