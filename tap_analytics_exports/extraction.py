@@ -279,6 +279,7 @@ class Extraction:
                 if frame.rows.height:
                     count.rows += frame.rows.height
                     yield Rows(export.name, frame.rows, frame.columns | types, constants)
+                del frame  # while the next one is made, it would be one more in memory
         if held:
             yield self._rejected(job, held)
         if count.rejected and not count.rows:

@@ -51,6 +51,7 @@ class Messages:
                     yield from self._pieces(event)
                 except Exception as trouble:  # noqa: BLE001 - of a stream map, for one
                     error = ExportFailed(f"its records can't be made into messages: {trouble}")
+                del event  # which may be large, and the next one is made now
         for stream in self._streams.values():
             yield from self._schema(stream)
 
