@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.formats import column_problems, name_problems, zone_problem
 
 ColumnKind = Literal["string", "integer", "number", "decimal", "boolean", "date", "timestamp", "json"]
 Secret = Annotated[str, Meta(extra_json_schema={"secret": True, "writeOnly": True})]
@@ -443,16 +444,18 @@ def _file_checks(path: str, export: Export) -> Iterator[tuple[str, str]]:
             "".encode(export.encoding)  # refuses codecs that are not of text, too
         except (LookupError, ValueError):
             yield f"{path}.encoding", "is not an encoding of text that Python knows"
-    # Not at the top, for it imports this module.
-    from tap_analytics_exports.columns.names import problems  # noqa: PLC0415
-
-    for words_path, words in problems(export.columns):
-        yield f"{path}.{words_path}", words
+    given = {name: each for name, each in export.columns.items() if isinstance(each, Column)}
+    for name, column in given.items():
+        options = msgspec.structs.asdict(column)
+        for key, words in column_problems(options.pop("type"), **options):
+            yield f"{path}.columns.{name}.{key}", words
+    for name, words in name_problems(
+        {name: getattr(each, "name", None) for name, each in export.columns.items()}
+    ):
+        yield f"{path}.columns.{name}.name", words
 
 
 def _zone_check(path: str, name: str) -> Iterator[tuple[str, str]]:
-    from tap_analytics_exports.formats import zone_problem  # noqa: PLC0415 - as above
-
     if words := zone_problem(name):
         yield path, words
 

@@ -86,11 +86,14 @@ class TextFrame:
         rows: Columns of text named "0", "1", … by their position in the header, null where a field is
             empty, and `ROW_NUMBER` (Int64): the place among the file's data rows, from 1, bad ones counted.
         bad: Rows that are malformed as rows. They are not in `rows`.
+        iso_dates: Whether dates that the file holds as such are written in ISO 8601, whatever the `format` of
+            their column, which is for those that are text.
     """
 
     header: tuple[str, ...]
     rows: pl.DataFrame
     bad: list[BadRow]
+    iso_dates: bool = False
 
 
 class Bytes:

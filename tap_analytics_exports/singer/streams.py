@@ -12,7 +12,8 @@ from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib import Catalog
 
-from tap_analytics_exports.columns.names import Bound, Columns, kind_of, property_schema
+from tap_analytics_exports.columns.names import Bound, Columns
+from tap_analytics_exports.columns.schema import property_schema
 from tap_analytics_exports.errors import ExportFailed, TapError
 from tap_analytics_exports.jobs.ledger import Entry, Ledger, is_lost
 from tap_analytics_exports.jobs.runner import LOST, Job, fingerprint, new_export_id, now
@@ -166,18 +167,12 @@ class ExportStream(_TapStream):
         self.settings = settings
         self._headers = self._known_headers(tap)
         self.columns = Columns(
-            types=export.columns,
-            dictionary=provider.dictionary(export),
+            export,
             style=settings.column_names,
-            timezone=export.timezone or "UTC",
-            required=export.primary_keys or (),
+            dictionary=provider.dictionary(export),
+            headers=self._headers,
         )
-        known = {bound.name: bound.column for bound in self.columns.bind(self._headers)}
-        for name in (*export.columns, *(export.primary_keys or ())):
-            if name not in known and name not in self._headers:
-                bound = self.columns.bind([name])[0]
-                known.setdefault(bound.name, bound.column)
-        properties = {name: property_schema(column) for name, column in known.items()}
+        properties = {name: property_schema(column) for name, column in self.columns.known.items()}
         self.constants = provider.constants(export)
         properties |= {
             name: {"type": "integer" if isinstance(value, int) else "string"}
@@ -194,7 +189,7 @@ class ExportStream(_TapStream):
         }
         super().__init__(tap, {"type": "object", "properties": properties}, export.name)
         if export.primary_keys:
-            self.primary_keys = [self._property(key) for key in export.primary_keys]
+            self.primary_keys = self.columns.primary_keys
         else:
             self.primary_keys = [WINDOW_START, ROW_NUMBER] if export.incremental else [ROW_NUMBER]
         self.replication_key = WINDOW_END if export.incremental else None
@@ -281,18 +276,8 @@ class ExportStream(_TapStream):
             tap.logger.warning("%s: its columns are not known before it runs: %s", self.export.name, error)
             return ()
 
-    def _property(self, key: str) -> str:
-        """The property that a header or a property name means."""
-        bound = {bound.name: bound for bound in self.columns.bind(self._headers)}
-        if key in bound:
-            return key
-        if key in self._headers:
-            return next(name for name, each in bound.items() if self._headers[each.position] == key)
-        return self.columns.bind([key])[0].name
-
     def _wanted_columns(self) -> tuple[str, ...] | None:
-        bound = self.columns.bind(self._headers)
-        selected = [self._headers[each.position] for each in bound if self.selects(each.name)]
+        selected = [header for header, name in self.columns.listed.items() if self.selects(name)]
         return self.provider.wanted(self.export, selected if self._headers else None)
 
     def selects(self, name: str) -> bool:
@@ -398,7 +383,7 @@ class ExportStream(_TapStream):
         batch = self.settings.batch_config
         if batch and batch.encoding.format == "parquet":  # no type of Parquet's comes back as any JSON value
             text = property_schema(TEXT)
-            properties = {name: text if kind_of(p) == "json" else p for name, p in properties.items()}
+            properties = {name: text if "object" in p["type"] else p for name, p in properties.items()}
         if batch and not self.export.incremental:
             properties[TABLE_VERSION] = property_schema(COUNT)
         return {**schema, "properties": properties}

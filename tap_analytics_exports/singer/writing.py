@@ -164,10 +164,7 @@ class WindowWriter:
         known = set(self._known)
         wanted = [each for each in bound if each.name in known and self._stream.selects(each.name)]
         typed, bad = self._columns.cast(text, wanted)
-        bad = [
-            BadRow(row.row_number + before, row.raw, row.reason, row.column)
-            for row in sorted([*text.bad, *bad], key=lambda row: row.row_number)
-        ]
+        bad = [BadRow(row.row_number + before, row.raw, row.reason, row.column) for row in bad]
         typed = typed.with_columns(pl.col(ROW_NUMBER) + before)
         columns = {each.name: each.column for each in wanted} | {ROW_NUMBER: COUNT}
         selected = [name for name in self._known if self._stream.selects(name)]

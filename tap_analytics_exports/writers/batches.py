@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from isal import igzip
 from singer_sdk.helpers._batch import BaseBatchFileEncoding, SDKBatchMessage
 
-from tap_analytics_exports.columns.names import kind_of
+from tap_analytics_exports.columns.schema import column_of
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.base import without_huge_pages
 from tap_analytics_exports.settings import Batch, Column, ColumnKind
@@ -78,7 +78,10 @@ class Batches(Outlet):
         self._version = stream.snapshot_version
         self._settings = settings
         properties = stream.announced_schema["properties"]
-        self._kinds = {name: kind_of(each) for name, each in properties.items()}
+        kinds = {name: column_of(each) for name, each in properties.items()}
+        self._kinds: dict[str, ColumnKind] = {
+            name: "json" if each is None else each.type for name, each in kinds.items()
+        }
         name = f"{settings.storage.prefix or ''}{stream.name}-{uuid.uuid4()}"
         self._stem = settings.storage.url(name)
         # What the thread that renders knows of the last file.
