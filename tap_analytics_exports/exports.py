@@ -201,8 +201,7 @@ class ExportStream:
         """The columns to ask the vendor for."""
         if not self._headers:
             return self.provider.wanted(self.export, None)
-        bound = self.columns.bind(self._headers)
-        selected = [self._headers[each.position] for each in bound if self.selects(each.name)]
+        selected = [header for header, name in self.columns.listed.items() if self.selects(name)]
         return self.provider.wanted(self.export, selected)
 
     def _windows(self, end: datetime) -> Iterable[Window | None]:

@@ -166,8 +166,11 @@ class Extraction:
             yield from self._tell(exports[job.planned.stream], job, _Count())
             self._jobs.told(job)
         for export in self._exports:
-            for words in export.columns.unmatched():
-                logger.warning("%s: %s", export, words)
+            if unmatched := export.columns.unmatched():
+                logger.warning(
+                    "%s: no file had the columns %s, which `columns`, `primary_keys` or `exclude_columns` name; "
+                    "check how they are written", export, ", ".join(unmatched),
+                )  # fmt: skip
         self._jobs.drop_written()
         self._raise_failures()
 

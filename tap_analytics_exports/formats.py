@@ -1,13 +1,14 @@
-"""How dates and timestamps may be written: `strptime` patterns and time zones, checked with the settings.
+"""How columns may be written: `strptime` patterns, time zones, numbers; checked with the settings.
 
 A pattern is translated into one regular expression with named groups, so that what is accepted is Python's
-`strptime` and nothing more lenient, but for a fraction with up to nine digits, of which those beyond the
-sixth are zeros.
+`strptime` and nothing more lenient, but for a fraction with more than six digits, of which those beyond the
+sixth are zeros, or cut.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from zoneinfo import ZoneInfo
@@ -28,7 +29,7 @@ _DIRECTIVES = {
     "I": "(?P<I>1[0-2]|0[1-9]|[1-9])",
     "M": "(?P<M>[0-5][0-9]|[0-9])",
     "S": "(?P<S>[0-5][0-9]|[0-9])",
-    "f": "(?P<f>[0-9]{1,9})",
+    "f": "(?P<f>[0-9]+)",
     "p": "(?P<p>AM|PM)",
     "b": f"(?P<b>{'|'.join(month[:3] for month in MONTHS)})",
     "B": f"(?P<B>{'|'.join(MONTHS)})",
@@ -38,11 +39,90 @@ _DIRECTIVES = {
     "Z": "(?P<Z>UTC|GMT)",
     "%": "%",
 }
+EPOCHS = {"epoch_seconds": 6, "epoch_milliseconds": 3}
+"""Formats of timestamps that are numbers, with the digits after their point down to microseconds."""
+
+SPACES = " \u00a0\u202f\u2009"
+"""What stands between thousands where a setting has a space."""
+
 _SHORTHANDS = {"%F": "%Y-%m-%d", "%T": "%H:%M:%S", "%R": "%H:%M", "%D": "%m/%d/%y"}
 
 
-def format_problem(form: str) -> str | None:
-    """What is wrong with a `strptime` pattern, in words; none: nothing."""
+def column_problems(
+    kind: str,
+    *,
+    format: str | None,  # noqa: A002 - the setting's name
+    timezone: str | None,
+    thousands: str | None,
+    name: str | None,
+    decimal: str,
+    strip: str,
+    truncate: bool,
+) -> Iterator[tuple[str, str]]:
+    """What of a column's settings can't be used to read text, as (key, words).
+
+    Args:
+        kind: The column's `type`.
+        format: See `settings.Column`, as for all others.
+        timezone: Of timestamps.
+        thousands: Of numbers.
+        name: The property to become.
+        decimal: Of numbers; `.` also where it is not given.
+        strip: Of numbers.
+        truncate: Of timestamps.
+    """
+    numeric = ("integer", "number", "decimal")
+    fits = {
+        "format": (format is not None, ("date", "timestamp")),
+        "timezone": (timezone is not None, ("timestamp",)),
+        "thousands": (bool(thousands), numeric),
+        "decimal": (decimal != ".", numeric),
+        "strip": (bool(strip), numeric),
+        "truncate": (truncate, ("timestamp",)),
+    }
+    for key, (given, kinds) in fits.items():
+        if given and kind not in kinds:
+            yield key, f"is for the type {' or '.join(kinds)}, and the column's is {kind}"
+    if timezone and (words := zone_problem(timezone)):
+        yield "timezone", words
+    if format is not None and (words := format_problem(format, kind)):
+        yield "format", words
+    if thousands and (len(thousands) > 1 or thousands.isalnum() or thousands in "+-"):
+        yield "thousands", "must be one character, and no digit, letter, plus or minus"
+    if len(decimal) != 1 or decimal.isalnum() or decimal.isspace() or decimal in "+-":
+        yield "decimal", "must be one character, and no digit, letter, space, plus or minus"
+    elif decimal == thousands and decimal != ".":
+        yield "decimal", "must be another character than `thousands`"
+    if wrong := [
+        each for each in strip if each.isnumeric() or each in ("+", "-", "(", ")", decimal, thousands)
+    ]:
+        yield (
+            "strip",
+            (
+                f"has {wrong[0]!r}, which may be part of a number: no digit, plus, minus, `decimal`, "
+                "`thousands`, or parenthesis, in which some write what is below zero"
+            ),
+        )
+    if name is not None and (name.startswith("_sdc_") or not name.isprintable() or not name.strip()):
+        yield "name", "must be of printable characters, not only spaces, and not begin with _sdc_"
+
+
+def name_problems(names: Mapping[str, str | None]) -> Iterator[tuple[str, str]]:
+    """Which columns have a `name` that is another's, as (column, words), by the columns' `name`s."""
+    first: dict[str, str] = {}
+    for column, name in names.items():
+        if name is None:
+            continue
+        if first.setdefault(name, column) != column:
+            yield column, f"{name!r} is already the name of {first[name]!r}"
+        elif name != column and name in names:
+            yield column, f"{name!r} is another column of `columns`"
+
+
+def format_problem(form: str, kind: str = "timestamp") -> str | None:
+    """What is wrong with a format for a `date` or a `timestamp`, in words; none: nothing."""
+    if form in EPOCHS:
+        return None if kind == "timestamp" else f"{form} is for the type timestamp"
     try:
         fields = re.compile(pattern_of(form)).groupindex.keys()
     except re.error:

@@ -1,4 +1,4 @@
-"""Inputs of real trouble, with the right answer, from the vendor's file to the rows and what is told of them."""
+"""Inputs of real trouble, with the right answer, from the vendor's file to the rows."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def test_the_catalogs_type_is_the_columns(load):
 def test_excluded_columns_never_leave(load):
     secret = b"id,Phone Number,n\n1,555-0100,x\n2,555-0101,7\n3,555-0102,7,7\n"
     loaded = load(secret, columns={"n": "integer"}, exclude_columns=["phone number"])
-    assert [row for row in loaded.rows] == [{"id": "2", "n": 7}]
+    assert loaded.rows == [{"id": "2", "n": 7}]
     assert "555-010" not in str(loaded)
 
 
@@ -244,11 +244,11 @@ def test_a_formula_that_nobody_calculated_is_told(load):
 
 
 VALUES = [
-    ({"type": "number", "thousands": " ", "decimal": ","}, {"1 234,56": 1234.56, "1\u00a0234,56": 1234.56, "12,5": 12.5}),
+    ({"type": "number", "thousands": " ", "decimal": ","}, {"1 234,56": 1234.56, "1\u00a0234,56": 1234.56}),
     ({"type": "number", "thousands": ","}, {"12,34,567": 1234567.0, "1,23,456.00": 123456.0, "1,2,3": None}),
     ({"type": "number", "strip": "%$"}, {"45.2%": 45.2, "$5.00": 5.0, "45.2 %": 45.2}),
     ("timestamp", {"2026-01-01T10:00:00.1234567Z": None}),
-    ({"type": "timestamp", "truncate": True}, {"2026-01-01T10:00:00.1234567Z": "2026-01-01T10:00:00.123456+00:00"}),
+    ({"type": "timestamp", "truncate": True}, {"2026-01-01T10:00:00.1234567Z": "2026-01-01T10:00:00.123456+00:00"}),  # noqa: E501
     ({"type": "timestamp", "format": "epoch_seconds"}, {"1767225600": "2026-01-01T00:00:00+00:00"}),
     ({"type": "timestamp", "format": "epoch_milliseconds"}, {"1767225600000": "2026-01-01T00:00:00+00:00"}),
     ("integer", {"007": None, "12.5": None, "9223372036854775808": None, "-3": -3}),

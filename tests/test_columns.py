@@ -7,15 +7,17 @@ import re
 import zoneinfo
 from importlib import resources
 
+import msgspec
 import polars as pl
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tap_analytics_exports.columns.names import Columns, problems, property_names, property_schema
-from tap_analytics_exports.formats import zone_problem
+from tap_analytics_exports.columns.names import Columns
+from tap_analytics_exports.columns.schema import property_schema
+from tap_analytics_exports.formats import column_problems, zone_problem
 from tap_analytics_exports.parse import ROW_NUMBER, TextFrame
-from tap_analytics_exports.settings import Column
+from tap_analytics_exports.settings import Column, Export
 
 UTC = dt.UTC
 HELSINKI = "Europe/Helsinki"
@@ -29,13 +31,23 @@ def frame(header, rows):
     return TextFrame(tuple(header), pl.DataFrame({**columns, ROW_NUMBER: numbers}, schema=schema), [])
 
 
-def columns(types, **options):
-    return Columns(**{"types": types, "dictionary": {}, "style": "snake_case", "timezone": "UTC", **options})
+def columns(
+    types=None, *, style="snake_case", dictionary=None, catalog=None, headers=(), names=None, **export
+):
+    """What is known of the columns of an export of these settings."""
+    return Columns(
+        Export(name="x", columns=types or {}, **export),
+        style=style,
+        dictionary=dictionary or {},
+        catalog=catalog or {},
+        headers=headers,
+        names=names or {},
+    )
 
 
-def cast(column, texts, timezone="UTC"):
+def cast(column, texts, timezone="UTC", **export):
     """The value of each text; KeyError where it is a bad row."""
-    caster = columns({"x": column}, timezone=timezone)
+    caster = columns({"x": column}, timezone=timezone, **export)
     given_ = frame(["x"], [[text] for text in texts])
     typed, bad = caster.cast(given_, caster.bind(["x"]))
     assert {row.column for row in bad} <= {"x"}
@@ -43,6 +55,11 @@ def cast(column, texts, timezone="UTC"):
     values = dict(zip(typed[ROW_NUMBER], typed["x"], strict=True))
     assert not values.keys() & {row.row_number for row in bad}
     return [values.get(number, KeyError) for number in range(11, 11 + len(texts))]
+
+
+def names_of(knows, header):
+    """The property of each column of a header."""
+    return [each.name for each in knows.bind(header)]
 
 
 def moment(*parts):
@@ -71,25 +88,14 @@ def moment(*parts):
     ],
 )
 def test_a_header_becomes_snake_case(word, name):
-    assert property_names([word], "snake_case") == [name]
+    assert names_of(columns(), [word]) == [name]
 
 
 def test_original_names_stay_but_for_those_that_are_taken():
     header = ["Conversation ID", "a", "a", "a_2", "a", "_sdc_row_number", "%", ""]
-    assert property_names(header, "original") == [
-        "Conversation ID", "a", "a_2", "a_2_2", "a_3", "_sdc_row_number_2", "column_7", "column_8",
+    assert names_of(columns(style="original"), header) == [
+        "Conversation ID", "a", "a_3", "a_2", "a_4", "_sdc_row_number_2", "column_7", "column_8",
     ]  # fmt: skip
-
-
-WORDS = st.text(max_size=8) | st.sampled_from(["a", "A", "a_2", "a 2", "column_2", "", "%", "_sdc_x"])
-
-
-@given(st.lists(WORDS, max_size=12), st.sampled_from(["snake_case", "original"]), st.integers(0, 12))
-def test_names_are_unique_and_do_not_depend_on_what_follows(header, style, end):
-    names = property_names(header, style)
-    assert len(set(names)) == len(names) == len(header)
-    assert all(name and not re.fullmatch("_sdc_(export_id|row_number|window_.*|x)", name) for name in names)
-    assert property_names(header[:end], style) == names[:end]
 
 
 def test_types_are_found_by_property_or_header_and_the_user_wins():
@@ -106,18 +112,35 @@ def test_types_are_found_by_property_or_header_and_the_user_wins():
 @pytest.mark.parametrize(
     ("column", "words"),
     [
-        (Column("date", format="%Y-%m"), "columns.x.format: needs one day"),
-        (Column("date", format="%Y-%Y-%m-%d"), "columns.x.format: names a part twice"),
-        (Column("date", format="%Y-%m-%d %Q"), "columns.x.format: has %Q"),
-        (Column("date", format="%Y-%m-%d %I"), "columns.x.format: needs %H, or %I with %p"),
-        (Column("timestamp", timezone="Factory"), "columns.x.timezone: 'Factory'"),
-        (Column("number", thousands="12"), "columns.x.thousands: must be one sign"),
-        (Column("number", thousands="5"), "columns.x.thousands: must be one sign"),
+        (Column("date", format="%Y-%m"), "format: needs one day"),
+        (Column("date", format="%Y-%Y-%m-%d"), "format: names a part twice"),
+        (Column("date", format="%Y-%m-%d %Q"), "format: has %Q"),
+        (Column("date", format="%Y-%m-%d %I"), "format: needs %H, or %I with %p"),
+        (Column("date", format="epoch_seconds"), "format: epoch_seconds is for the type timestamp"),
+        (Column("string", format="%Y-%m-%d"), "format: is for the type date or timestamp"),
+        (Column("timestamp", timezone="Factory"), "timezone: 'Factory'"),
+        (Column("date", timezone="UTC"), "timezone: is for the type timestamp"),
+        (Column("number", thousands="12"), "thousands: must be one character"),
+        (Column("number", thousands="5"), "thousands: must be one character"),
+        (Column("string", thousands=","), "thousands: is for the type integer or number or decimal"),
+        (Column("number", decimal=",."), "decimal: must be one character"),
+        (Column("number", decimal="-"), "decimal: must be one character"),
+        (Column("number", decimal=",", thousands=","), "decimal: must be another character"),
+        (Column("boolean", decimal=","), "decimal: is for the type"),
+        (Column("number", strip="%5"), "strip: has '5'"),
+        (Column("number", strip="-"), "strip: has '-'"),
+        (Column("number", strip="()"), "strip: has '('"),
+        (Column("number", strip="$,", thousands=","), "strip: has ','"),
+        (Column("date", truncate=True), "truncate: is for the type timestamp"),
+        (Column("string", name="_sdc_x"), "name: must"),
+        (Column("string", name=""), "name: must"),
+        (Column("string", name="a\nb"), "name: must"),
     ],
 )
 def test_what_cannot_be_used_is_a_mistake_of_the_settings(column, words):
-    ((path, problem),) = problems({"x": column})
-    assert f"{path}: {problem}".startswith(words)
+    options = msgspec.structs.asdict(column)
+    ((key, problem),) = column_problems(options.pop("type"), **options)
+    assert f"{key}: {problem}".startswith(words)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +424,7 @@ def test_columns_that_are_not_bound_are_not_read():
 
 @pytest.mark.parametrize("key", ["call_id", "Call ID"])
 def test_a_null_in_a_primary_key_makes_a_bad_row(key):
-    caster = columns({"call_id": "integer"}, required=[key, ROW_NUMBER])
+    caster = columns({"call_id": "integer"}, primary_keys=[key, ROW_NUMBER])
     header = ["Call ID", "b"]
     typed, bad = caster.cast(frame(header, [["1", None], [None, "x"], ["y", "x"]]), caster.bind(header))
     assert typed.rows() == [(1, None, 11)]
@@ -410,7 +433,7 @@ def test_a_null_in_a_primary_key_makes_a_bad_row(key):
 
 
 def test_a_primary_key_that_the_file_lacks_makes_every_row_bad():
-    caster = columns({}, required=["id"])
+    caster = columns({"a": "string"}, primary_keys=["id"])
     typed, bad = caster.cast(frame(["a"], [["1"], ["2"]]), caster.bind(["a"]))
     assert typed.height == 0
     assert [(row.row_number, row.column) for row in bad] == [(11, "id"), (12, "id")]
@@ -418,7 +441,7 @@ def test_a_primary_key_that_the_file_lacks_makes_every_row_bad():
 
 def test_names_that_are_patterns_to_polars_are_names_like_others():
     header = ["^a.*$", "a*", "^b$", "a", "^a$"]
-    caster = columns(dict.fromkeys(header, "integer"), style="original", required=["^b$"])
+    caster = columns(dict.fromkeys(header, "integer"), style="original", primary_keys=["^b$"])
     rows = [["1", "2", "3", "4", "5"], ["1", "2", None, "4", "5"], ["x", "2", "3", "4", None]]
     typed, bad = caster.cast(frame(header, rows), caster.bind(header))
     assert typed.columns == [*header, ROW_NUMBER]

@@ -14,7 +14,7 @@ from singer_sdk.mapper import PluginMapper, SameRecordTransform
 from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.encoding.simple import SimpleSingerWriter
 
-from tap_analytics_exports.columns.names import property_schema
+from tap_analytics_exports.columns.schema import property_schema
 from tap_analytics_exports.settings import Column
 from tap_analytics_exports.singer.mapped import mapped
 from tap_analytics_exports.writers import records as messages

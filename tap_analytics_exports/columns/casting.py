@@ -13,6 +13,7 @@ import polars as pl
 
 from tap_analytics_exports.columns import timestamps
 from tap_analytics_exports.columns.names import Bound
+from tap_analytics_exports.formats import SPACES
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame
 from tap_analytics_exports.parse.base import line
 from tap_analytics_exports.settings import Column, ColumnKind
@@ -45,20 +46,31 @@ _REASONS: dict[ColumnKind, str] = {
 }
 
 
+_WITHHELD = "(withheld, as exclude_columns is set, and where its fields begin and end is not known)"
+
+
 def cast(
-    frame: TextFrame, bound: Sequence[Bound], *, missing: Sequence[str], timezone: str
+    frame: TextFrame,
+    bound: Sequence[Bound],
+    *,
+    primary_keys: Sequence[str],
+    timezone: str,
+    null_values: Sequence[str],
+    excluded: frozenset[int] | None,
 ) -> tuple[pl.DataFrame, list[BadRow]]:
     """See `Columns.cast`.
 
     Args:
         frame: Rows of text.
         bound: The columns to read.
-        missing: Required columns that the file doesn't have, so that each row is a bad one.
+        primary_keys: The properties without which each row is a bad one.
         timezone: Of timestamps that don't say theirs.
+        null_values: Further texts that are null.
+        excluded: The positions of columns that no bad row may show; None: the settings exclude none.
     """
-    rows = frame.rows
+    rows = _without(frame.rows, bound, null_values) if null_values else frame.rows
     texts = [rows[str(each.position)] for each in bound]
-    values = _values(rows, [(each.position, each.column) for each in bound], timezone)
+    values = _values(_plain(rows, bound), bound, timezone, iso=frame.iso_dates)
     lost = {}
     for each, text, value in zip(bound, texts, values, strict=True):
         if each.required:
@@ -66,53 +78,77 @@ def cast(
                 lost[each] = value.is_null()
         elif value.null_count() > text.null_count():
             lost[each] = value.is_null() & text.is_not_null()
-    for key in missing:
+    there = {each.name for each in bound}
+    for key in (key for key in primary_keys if key not in there):
         column = Column("string")
         lost[Bound(-1, key, column, required=True)] = pl.repeat(value=True, n=rows.height, eager=True)
     typed = pl.DataFrame(
         [*(value.alias(each.name) for value, each in zip(values, bound, strict=True)), rows[ROW_NUMBER]]
     )
+    bad = frame.bad
+    if excluded is not None:
+        bad = [BadRow(row.row_number, _WITHHELD, row.reason, row.column) for row in bad]
     if not lost:
-        return typed, []
+        return typed, bad
     unfit = reduce(or_, lost.values())
-    bad = []
+    bad = list(bad)
     for index in unfit.arg_true():
-        *fields, number = rows.row(index)
+        *fields, number = frame.rows.row(index)
         culprit = next(each for each, mask in lost.items() if mask[index])
-        seen = fields[culprit.position] if culprit.position >= 0 else None
-        bad.append(BadRow(number, line(fields), _reason(culprit.column, seen), culprit.name))
+        seen = rows[index, str(culprit.position)] if culprit.position >= 0 else None
+        shown = [text for position, text in enumerate(fields) if position not in (excluded or ())]
+        bad.append(BadRow(number, line(shown), _reason(culprit, seen), culprit.name))
+    bad.sort(key=lambda row: row.row_number)
     return typed.filter(~unfit), bad
 
 
-def _values(rows: pl.DataFrame, columns: Sequence[tuple[int, Column]], timezone: str) -> list[pl.Series]:
+def _without(rows: pl.DataFrame, bound: Sequence[Bound], null_values: Sequence[str]) -> pl.DataFrame:
+    """The rows with null where one of some texts stands."""
+    texts = [pl.col(str(each.position)) for each in bound]
+    return rows.with_columns(pl.when(~text.is_in(null_values)).then(text) for text in texts)
+
+
+def _plain(rows: pl.DataFrame, bound: Sequence[Bound]) -> pl.DataFrame:
+    """The rows with numbers as computers write them, where the columns' settings say how they are written."""
+    numbers = [
+        _number(pl.col(str(each.position)), each.column)
+        for each in bound
+        if each.column.type in ("integer", "number", "decimal")
+        and (each.column.thousands or each.column.strip or each.column.decimal != ".")
+    ]
+    return rows.with_columns(numbers) if numbers else rows
+
+
+def _values(rows: pl.DataFrame, bound: Sequence[Bound], timezone: str, *, iso: bool) -> list[pl.Series]:
     """Values of the columns' types; null where the text is null, or isn't one."""
     # Named by position, for to polars some names are patterns; and read at once, for each time has its price.
     usual = {}
-    for position, column in columns:
-        shape = timestamps.usual_shape(rows[str(position)]) if column.type == "timestamp" else None
-        found = _usual(position, column, column.timezone or timezone, shape)
+    for each in bound:
+        name, column = str(each.position), each.column
+        shape = timestamps.usual_shape(rows[name]) if column.type == "timestamp" else None
+        found = _usual(name, column, column.timezone or timezone, shape)
         if found is not None:
-            usual[str(position)] = found
+            usual[name] = found
     read = rows.select_seq(**usual)  # here, not in a thread of polars', for which this one would only wait
     return [
-        _read(rows[name], read[name] if name in usual else None, column, timezone)
-        for name, column in ((str(position), column) for position, column in columns)
+        _read(rows[name], read[name] if name in usual else None, column, timezone, iso=iso)
+        for name, column in ((str(each.position), each.column) for each in bound)
     ]
 
 
 @cache
-def _usual(position: int, column: Column, zone: str, shape: timestamps.Shape | None) -> pl.Expr | None:  # noqa: PLR0911 - one for each type
+def _usual(name: str, column: Column, zone: str, shape: timestamps.Shape | None) -> pl.Expr | None:  # noqa: PLR0911 - one for each type
     """What a column's text means, as far as it is written in the usual way; None if there is none."""
-    text = pl.col(str(position))
+    text = pl.col(name)
     match column.type:
         case "string":
             return text
         case "integer":
-            return _fit(text, column, _INTEGER).cast(pl.Int64, strict=False)
+            return _fit(text, _INTEGER).cast(pl.Int64, strict=False)
         case "number":
-            return _fit(text, column, _NUMBER).cast(pl.Float64, strict=False)
+            return _fit(text, _NUMBER).cast(pl.Float64, strict=False)
         case "decimal":
-            return _fit(text, column, _DECIMAL)
+            return _fit(text, _DECIMAL)
         case "boolean":
             return pl.when((text == "true") | (text == "false")).then(text == "true")
         case "date" if column.format is None:
@@ -122,7 +158,7 @@ def _usual(position: int, column: Column, zone: str, shape: timestamps.Shape | N
     return None
 
 
-def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: str) -> pl.Series:
+def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: str, *, iso: bool) -> pl.Series:
     """Values of a column, of which those that are written in the usual way are known."""
     if usual is not None and column.type == "number":
         usual = _exact(usual, text)
@@ -131,17 +167,31 @@ def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: st
     match column.type:
         case "boolean":
             return text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
-        case "date" if column.format is not None:
-            return timestamps.dates(text, column.format)
-        case "timestamp":
-            return timestamps.timestamps(text, column.format, column.timezone or timezone)
+        case "date" | "timestamp" if iso and column.format is not None:
+            cells = _times(text, msgspec.structs.replace(column, format=None), timezone)
+            return cells.zip_with(cells.is_not_null(), _times(text, column, timezone))
+        case "date" | "timestamp":
+            return _times(text, column, timezone)
         case "json":
             return pl.Series([_json(each) for each in text], dtype=pl.String)
     assert usual is not None
     return usual
 
 
-def _reason(column: Column, seen: str | None) -> str:
+def _times(text: pl.Series, column: Column, timezone: str) -> pl.Series:
+    """Dates or timestamps, as the column's `format` says."""
+    if column.type == "timestamp":
+        zone = column.timezone or timezone
+        return timestamps.timestamps(text, column.format, zone, truncate=column.truncate)
+    if column.format is None:
+        return pl.select(timestamps.iso_dates(pl.lit(text))).to_series()
+    return timestamps.dates(text, column.format)
+
+
+def _reason(culprit: Bound, seen: str | None) -> str:
+    column = culprit.column
+    if culprit.position < 0:
+        return "the file has no such column, and it is a primary key"
     if seen is None:
         return "null in a primary key"
     if column.type in ("integer", "decimal") and _ROUNDED.fullmatch(seen):
@@ -149,18 +199,32 @@ def _reason(column: Column, seen: str | None) -> str:
     return _REASONS[column.type]
 
 
-def _fit(text: pl.Expr, column: Column, pattern: str) -> pl.Expr:
-    """The text that is a number by a pattern, without the signs between thousands."""
-    sign = column.thousands
-    if sign:
-        # Who groups with dots has a comma before the fraction.
-        point = "," if sign == "." else "."
-        grouped = rf"^-?[1-9][0-9]{{0,2}}(?:{re.escape(sign)}[0-9]{{3}})+(?:{re.escape(point)}[0-9]+)?$"
-        bare = text.str.replace_all(sign, "", literal=True)
-        single = pl.when(~text.str.contains(sign, literal=True)).then(text)
-        text = pl.when(text.str.contains(grouped)).then(bare).otherwise(single)
-        text = text.str.replace(point, ".", literal=True)
+def _fit(text: pl.Expr, pattern: str) -> pl.Expr:
+    """The text where it is written by a pattern."""
     return pl.when(text.str.contains(pattern)).then(text)
+
+
+def _number(text: pl.Expr, column: Column) -> pl.Expr:
+    """Numbers without what the column's settings put into them; null where they are written otherwise."""
+    if column.strip:
+        around = "".join(map(re.escape, column.strip))
+        some = rf"(?:[{around}\s]*[{around}][{around}\s]*)?"
+        # A minus may stand on either side of a currency.
+        text = text.str.replace(rf"^(-?){some}(-?)(.*?){some}$", "${1}${2}${3}")
+    # Who groups with dots has a comma before the fraction, said or not.
+    point = "," if column.thousands == "." == column.decimal else column.decimal
+    fraction = f"(?:{re.escape(point)}[0-9]+)?"
+    written = rf"{_DIGITS}{fraction}(?:[eE][+-]?[0-9]+)?"
+    if column.thousands:
+        between = "[" + re.escape(SPACES if column.thousands in SPACES else column.thousands) + "]"
+        # By threes; or by twos and the last by three, as in 1,23,45,678.
+        threes = f"[1-9][0-9]{{0,2}}(?:{between}[0-9]{{3}})+"
+        twos = f"[1-9][0-9]?(?:{between}[0-9]{{2}})+{between}[0-9]{{3}}"
+        written = f"(?:{threes}|{twos}){fraction}|{written}"
+        bare = text.str.replace_all(between, "")
+    else:
+        bare = text
+    return pl.when(text.str.contains(f"^-?(?:{written})$")).then(bare.str.replace(point, ".", literal=True))
 
 
 def _exact(values: pl.Series, text: pl.Series) -> pl.Series:

@@ -6,17 +6,17 @@ What a pattern finds is put together as ISO 8601 and read columnar.
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
-from tap_analytics_exports.formats import MONTHS, OFFSET, pattern_of
+from tap_analytics_exports.formats import EPOCHS, MONTHS, OFFSET, pattern_of
 
 _DAY = "(?:[0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)-[0-9]{2}-[0-9]{2}"  # there is no year 0
 _ISO = (
     "^(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})"
-    "(?:[Tt ](?P<H>[01][0-9]|2[0-3]):(?P<M>[0-5][0-9])(?::(?P<S>[0-5][0-9])(?:[.](?P<f>[0-9]{1,9}))?)?"
+    "(?:[Tt ](?P<H>[01][0-9]|2[0-3]):(?P<M>[0-5][0-9])(?::(?P<S>[0-5][0-9])(?:[.](?P<f>[0-9]+))?)?"
     f"(?: ?(?i:(?P<z>{OFFSET}|UTC)))?)?$"
 )
 # What nearly every file holds: one shape throughout, in UTC or without a zone, and no more than microseconds.
@@ -25,7 +25,11 @@ _USUAL = re.compile(
 )
 
 _TIME_ZONE_TABLES_END = datetime(2100, 1, 1)  # noqa: DTZ001 - polars knows no clock change after it
+_EPOCH = "^(?P<sign>-?)(?P<whole>0|[1-9][0-9]{0,14})(?:[.](?P<rest>[0-9]+))?$"
 _FIRST, _END = (datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, 23, 59, 59, 999999, tzinfo=UTC))
+_FIRST_MICROS, _END_MICROS = (
+    (each - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1) for each in (_FIRST, _END)
+)
 
 
 def dates(text: pl.Series, form: str) -> pl.Series:
@@ -40,7 +44,7 @@ def iso_dates(text: pl.Expr) -> pl.Expr:
     return pl.when(text.str.contains(f"^{_DAY}$")).then(found)
 
 
-def timestamps(text: pl.Series, form: str | None, zone: str) -> pl.Series:
+def timestamps(text: pl.Series, form: str | None, zone: str, *, truncate: bool = False) -> pl.Series:
     """Moments in UTC, to the microsecond, null where the text is none.
 
     Without a zone in the text it is read in `zone`: a local time that the clocks skipped is none, and of one
@@ -49,15 +53,18 @@ def timestamps(text: pl.Series, form: str | None, zone: str) -> pl.Series:
 
     Args:
         text: The text.
-        form: A `strptime` pattern; none: ISO 8601.
+        form: A `strptime` pattern, `epoch_seconds` or `epoch_milliseconds`; none: ISO 8601.
         zone: An IANA name.
+        truncate: Cut digits beyond microseconds, whatever they are.
     """
+    if form in EPOCHS:
+        return _epochs(text, EPOCHS[form], truncate=truncate)
     if form is None and (shape := usual_shape(text)):
         found = text.to_frame("").select(usual_timestamps(pl.col(""), (shape[0], True, shape[2]), zone))
         if found.to_series().null_count() == text.null_count():
             return found.to_series()
     fields = text.str.extract_groups(_ISO if form is None else pattern_of(form)).struct.unnest()
-    local = _clock(fields)
+    local = _clock(fields, truncate=truncate)
     if "z" not in fields.columns and "Z" not in fields.columns:
         return _within(_local(local, zone))
     if "Z" in fields.columns:
@@ -112,7 +119,7 @@ def _iso_date(fields: pl.DataFrame) -> pl.Series:
     ]
 
 
-def _clock(fields: pl.DataFrame) -> pl.Series:
+def _clock(fields: pl.DataFrame, *, truncate: bool) -> pl.Series:
     """What calendar and clock show, from what a pattern found; parts that are not there are zero."""
     found = fields.columns
     parts = [pl.col(part).fill_null("0") if part in found else pl.lit("0") for part in "HMS"]
@@ -120,11 +127,24 @@ def _clock(fields: pl.DataFrame) -> pl.Series:
         afternoon = pl.col("p").str.to_uppercase() == "PM"
         parts[0] = (pl.col("I").cast(pl.Int8) % 12 + 12 * afternoon.cast(pl.Int8)).cast(pl.String)
     time = pl.concat_str(*(part.str.zfill(2) for part in parts), separator=":")
-    fraction = (pl.col("f").fill_null("0") if "f" in found else pl.lit("0")).str.pad_end(9, "0")
+    fraction = (pl.col("f").fill_null("0") if "f" in found else pl.lit("0")).str.pad_end(6, "0")
     moment = pl.concat_str(_iso_date(fields), time, separator="T").str.to_datetime(
         "%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us"
     ) + pl.duration(microseconds=fraction.str.head(6).cast(pl.Int64))
-    return fields.select(moment=pl.when(fraction.str.ends_with("000")).then(moment))["moment"]
+    if truncate:
+        return fields.select(moment=moment)["moment"]
+    return fields.select(moment=pl.when(fraction.str.contains("^[0-9]{6}0*$")).then(moment))["moment"]
+
+
+def _epochs(text: pl.Series, digits: int, *, truncate: bool) -> pl.Series:
+    """Timestamps from numbers, of which so many digits after the point are microseconds and more."""
+    fields = text.str.extract_groups(_EPOCH).struct.unnest()
+    rest = pl.col("rest").fill_null("").str.pad_end(digits, "0")
+    micros = (pl.col("whole") + rest.str.head(digits)).cast(pl.Int64, strict=False)
+    micros = pl.when(pl.col("sign") == "-").then(-micros).otherwise(micros)
+    exact = pl.lit(value=True) if truncate else rest.str.contains(f"^[0-9]{{{digits}}}0*$")
+    found = pl.when(exact & micros.is_between(_FIRST_MICROS, _END_MICROS)).then(micros)
+    return fields.select(moment=found.cast(pl.Datetime("us", "UTC")))["moment"]
 
 
 def _offset(text: pl.Series) -> pl.Series:

@@ -89,4 +89,4 @@ def _frame(
     rows, with_nul = base.without_nul(rows.with_columns(pl.col(pl.String).replace("", None)))
     reason = f"cells beyond the {len(header)} columns of the header"
     bad = [base.BadRow(number, base.line(fields), reason) for number, fields in longer]
-    return base.TextFrame(tuple(header), rows, bad + with_nul)
+    return base.TextFrame(tuple(header), rows, bad + with_nul, iso_dates=True)

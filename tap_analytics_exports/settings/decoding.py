@@ -13,9 +13,11 @@ import msgspec
 from msgspec import Struct, inspect, structs
 
 from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.formats import column_problems, name_problems
 from tap_analytics_exports.settings.checks import DAY, Check, did_you_mean
 from tap_analytics_exports.settings.structs import (
     META_STREAMS,
+    Column,
     Export,
     ProviderSettings,
     Settings,
@@ -209,11 +211,18 @@ class _Reader:
                 self.say(
                     f"{path}.primary_keys[{i}]", "is excluded by exclude_columns, but a key has to be there"
                 )
-        # Not at the top, for it imports this package.
-        from tap_analytics_exports.columns.names import problems
+        self._columns(path, export)
 
-        for inner, words in problems(export.columns):
-            self.say(f"{path}.{inner}", words)
+    def _columns(self, path: str, export: Export) -> None:
+        """Check how columns are read, and what they are called."""
+        columns = {name: each for name, each in export.columns.items() if isinstance(each, Column)}
+        for name, column in columns.items():
+            options = structs.asdict(column)
+            for key, words in column_problems(options.pop("type"), **options):
+                self.say(f"{path}.columns.{name}.{key}", words)
+        names = {name: columns[name].name if name in columns else None for name in export.columns}
+        for name, words in name_problems(names):
+            self.say(f"{path}.columns.{name}.name", words)
 
 
 def _is_used(kind: type[ProviderSettings], value: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib import ActivateVersionMessage, Catalog, Message
 
 from tap_analytics_exports import events
-from tap_analytics_exports.columns.names import column_of, property_schema
+from tap_analytics_exports.columns.schema import column_of, property_schema
 from tap_analytics_exports.exports import COUNT, TEXT, WINDOW_END, Wanted
 from tap_analytics_exports.settings import META_STREAMS, Batch, Column
 
