@@ -168,8 +168,8 @@ class Extraction:
         for export in self._exports:
             if unmatched := export.columns.unmatched():
                 logger.warning(
-                    "%s: no file had the columns %s, which `columns`, `primary_keys` or `exclude_columns` name; "
-                    "check how they are written", export, ", ".join(unmatched),
+                    "%s: no file had the columns %s, which `columns`, `primary_keys` or `exclude_columns` "
+                    "name; check how they are written", export, ", ".join(unmatched),
                 )  # fmt: skip
         self._jobs.drop_written()
         self._raise_failures()

@@ -65,17 +65,18 @@ class WindowReader:
         return ahead(self._typed(), "types")
 
     def _typed(self) -> Generator[TypedFrame]:
+        header: tuple[str, ...]
         dialect = self._export.provider.dialect(self._export.export)
         before = 0
         for file in self._files:
-            last = before
+            last, header, growing = before, (), False
             texts = ahead(frames(file.path, dialect), "parser")
             with closing(texts):
                 try:
                     for text in texts:
                         last += text.rows.height + len(text.bad)
                         typed = self._type(text, file.name, before)
-                        header = text.header
+                        header, growing = text.header, text.objects is not None
                         del text
                         yield typed
                         del typed
@@ -83,6 +84,8 @@ class WindowReader:
                     raise ExportFailed(
                         f"the download of {file.name} has gone from the spool; the next run fetches it again"
                     ) from None
+                if growing:
+                    self._export.columns.bind(header)
                 if last == before and header:
                     self._export.columns.check_empty(header)
             before = last
@@ -90,7 +93,7 @@ class WindowReader:
     def _type(self, text: TextFrame, file: str, before: int) -> TypedFrame:
         """Type a frame of a file that has so many rows before it."""
         export = self._export
-        bound = self._bind(text.header)
+        bound = self._bind(text.header, growing=text.objects is not None)
         columns = export.columns
         wanted = [each for each in bound if each.name in columns.known and export.selects(each.name)]
         typed, bad = columns.cast(text, wanted)
@@ -108,12 +111,12 @@ class WindowReader:
         known = {name: types[name] if name in types else columns.known[name] for name in names}
         return TypedFrame(file, rows, known, bad)
 
-    def _bind(self, header: tuple[str, ...]) -> list[Bound]:
+    def _bind(self, header: tuple[str, ...], *, growing: bool) -> list[Bound]:
         if header in self._bound:
             return self._bound[header]
         known = self._export.columns.known
         before = set(known)
-        bound = self._export.columns.bind(header)
+        bound = self._export.columns.bind(header, growing=growing)
         new = [each.name for each in bound if each.name not in before]
         if new and self._on_new_column == "fail":
             raise ExportFailed(

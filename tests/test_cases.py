@@ -286,7 +286,7 @@ def test_objects_without_the_key_are_bad_rows_even_if_they_come_first(load):
 
 
 def test_what_no_file_has_is_told_once(load):
-    loaded = load(b"id\n1\n", b"id\n2\n", columns={"nothing": "integer"})
+    loaded = load(b"id\n1\n", b"id\n2\n", columns={"id": "integer", "nothing": "integer"})
     assert loaded.log.count("nothing") == 1
 
 

@@ -69,6 +69,8 @@ def cast(
         excluded: The positions of columns that no bad row may show; None: the settings exclude none.
     """
     rows = _without(frame.rows, bound, null_values) if null_values else frame.rows
+    if frame.objects is not None:
+        rows = _documents(rows, frame, bound)
     texts = [rows[str(each.position)] for each in bound]
     values = _values(_plain(rows, bound), bound, timezone, iso=frame.iso_dates)
     lost = {}
@@ -106,6 +108,18 @@ def _without(rows: pl.DataFrame, bound: Sequence[Bound], null_values: Sequence[s
     """The rows with null where one of some texts stands."""
     texts = [pl.col(str(each.position)) for each in bound]
     return rows.with_columns(pl.when(~text.is_in(null_values)).then(text) for text in texts)
+
+
+def _documents(rows: pl.DataFrame, frame: TextFrame, bound: Sequence[Bound]) -> pl.DataFrame:
+    """The rows of a JSON file with columns of documents as they stand there, a string in quotes."""
+    documents = [
+        pl.when(pl.col(str(each.position)).is_not_null())
+        .then(pl.lit(frame.as_json(each.position)))
+        .alias(str(each.position))
+        for each in bound
+        if each.column.type == "json"
+    ]
+    return rows.with_columns(documents) if documents else rows
 
 
 def _plain(rows: pl.DataFrame, bound: Sequence[Bound]) -> pl.DataFrame:

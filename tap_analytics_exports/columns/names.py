@@ -83,7 +83,7 @@ class Columns:
         expected = self._expected = Expectations(export, fields_of(headers), self._names)
         self._unmatched_exclusions = list(export.exclude_columns)
         self._excluded: set[str] = set()  # keys of columns that once were, and so always are
-        self._bound: dict[tuple[str, ...], tuple[list[Bound], frozenset[int]]] = {}
+        self._bound: dict[tuple[str, ...], tuple[list[Bound], frozenset[int], bool]] = {}
         self._words = {
             loose(text) for text in (*expected.by_text, *self._dictionary, *export.exclude_columns)
         }
@@ -107,8 +107,12 @@ class Columns:
             )
         )
 
-    def bind(self, header: Sequence[str]) -> list[Bound]:
+    def bind(self, header: Sequence[str], *, growing: bool = False) -> list[Bound]:
         """Give each column of a header its property and its type; those that are excluded are left out.
+
+        Args:
+            header: The words of a file for its columns.
+            growing: Whether there may be more of them, as in a JSON file before its end.
 
         Raises:
             ExportFailed: A key of the settings may mean two columns, two keys mean one and contradict each
@@ -117,6 +121,8 @@ class Columns:
         found = self._bound.get(tuple(header))
         if found is None:
             found = self._bound[tuple(header)] = self._bind(fields_of(header))
+        if not growing and not found[2]:
+            raise self._nothing_known(header)
         return found[0]
 
     def cast(self, frame: TextFrame, bound: Sequence[Bound]) -> tuple[pl.DataFrame, list[BadRow]]:
@@ -131,7 +137,7 @@ class Columns:
         """
         from tap_analytics_exports.columns.casting import cast
 
-        self.bind(frame.header)
+        self.bind(frame.header, growing=True)
         return cast(
             frame,
             bound,
@@ -184,8 +190,8 @@ class Columns:
 
     # When a file is seen
 
-    def _bind(self, fields: Sequence[Field]) -> tuple[list[Bound], frozenset[int]]:
-        """The columns that leave, and the positions of those that don't."""
+    def _bind(self, fields: Sequence[Field]) -> tuple[list[Bound], frozenset[int], bool]:
+        """The columns that leave, the positions of those that don't, and whether anything is known."""
         matched = self._expected.match(fields)
         given = self._names.given
         properties = {each.key: given[each.key] for each in fields if each.key in given}
@@ -199,10 +205,10 @@ class Columns:
             if properties[each.key] in free
         }
         hidden = self._exclude(fields, properties)
-        if (self._catalog or self._expected.by_text) and not (matched or hidden):
+        known = bool(matched or hidden) or not (self._catalog or self._expected.by_text)
+        if not known:
             words = [word for each in fields for word in (each.text, properties[each.key])]
-            if words and not any(map(self._is_known, words)):
-                raise self._nothing_known([each.text for each in fields])
+            known = not words or any(map(self._is_known, words))
         for each in fields:
             self._settle(each, properties[each.key], matched.get(each.key), hide=each.position in hidden)
         bound = [
@@ -210,7 +216,7 @@ class Columns:
             for each in fields
             if each.position not in hidden and (name := properties[each.key])
         ]
-        return bound, hidden
+        return bound, hidden, known
 
     def _settle(self, field: Field, name: str, expected: Expected | None, *, hide: bool) -> None:
         """Let a column have its property for good."""
