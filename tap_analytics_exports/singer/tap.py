@@ -154,6 +154,12 @@ class TapAnalyticsExports(Tap):
             Interrupted: The run was asked to stop.
         """
         chosen = self._chosen
+        known = set(self.input_catalog or ())
+        if unknown := known - set(self.streams):
+            self.logger.warning(
+                "the catalog has streams that the settings have no export for: %s; discover anew",
+                ", ".join(sorted(unknown)),
+            )
         self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
         streams = {**chosen}
         for name in META_STREAMS:
