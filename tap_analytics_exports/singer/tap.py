@@ -154,8 +154,8 @@ class TapAnalyticsExports(Tap):
             Interrupted: The run was asked to stop.
         """
         chosen = self._chosen
-        known = set(self.input_catalog or ())
-        if unknown := known - set(self.streams):
+        given = set(self.input_catalog or ())
+        if unknown := given - set(self.streams):
             self.logger.warning(
                 "the catalog has streams that the settings have no export for: %s; discover anew",
                 ", ".join(sorted(unknown)),
