@@ -382,6 +382,15 @@ def test_what_the_provider_lists_is_known_before_it_is_seen():
     assert knows.unmatched() == ["ssn"]
 
 
+def test_of_listed_headers_that_repeat_each_has_its_own_type():
+    knows = columns({"date": "date", "date_2": "timestamp"}, headers=["Date", "Date"])
+    assert {name: column.type for name, column in knows.known.items()} == {
+        "date": "date",
+        "date_2": "timestamp",
+    }
+    assert [each.column.type for each in knows.bind(["Date", "Date"])] == ["date", "timestamp"]
+
+
 @pytest.mark.parametrize(
     ("schema", "kind"),
     [

@@ -55,7 +55,9 @@ class Expectations:
         self._contradiction: str | None = None
         self.by_text = {each.text: Expected([each.text], declared=False) for each in headers}
         provisional = names.derive(headers)
-        by_name = {provisional[each.key]: self.by_text[each.text] for each in headers}
+        by_name = {
+            provisional[each.key]: self.by_text[each.text] for each in headers if each.key == each.text
+        }
         for text, column in declared(export).items():
             expected = self._declare(text, column, by_name)
             if expected.column is not None and expected.column.name is not None:
@@ -166,10 +168,9 @@ class Expectations:
             if not found:
                 continue
             first, *more = found
-            # Of headers that repeat, the first has the property that is the header.
-            if not each.declared or all(
-                one.text == first.text == stem_of(first, self._names.style) for one in more
-            ):
+            # Of headers that repeat, the first has the property without a number, if that is what it is called.
+            same = all(one.text == first.text for one in more)
+            if not each.declared or (same and stem_of(first, self._names.style) in each.texts):
                 more = []
             more += [one for one in owners.get(each.name, ()) if one is not first]
             if more:
