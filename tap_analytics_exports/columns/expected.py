@@ -168,7 +168,7 @@ class Expectations:
             if not found:
                 continue
             first, *more = found
-            # Of headers that repeat, the first has the property without a number, if that is what it is called.
+            # Of headers that repeat, the first has the property without a number, if a key is that.
             same = all(one.text == first.text for one in more)
             if not each.declared or (same and stem_of(first, self._names.style) in each.texts):
                 more = []
