@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from tap_analytics_exports.columns.names import Columns
 from tap_analytics_exports.columns.schema import property_schema
 from tap_analytics_exports.formats import column_problems, zone_problem
-from tap_analytics_exports.parse import ROW_NUMBER, TextFrame
+from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame
 from tap_analytics_exports.settings import Column, Export
 
 UTC = dt.UTC
@@ -212,6 +212,162 @@ def test_thousands_are_grouped_well_or_bad(value, sign):
     assert cast(Column("number", thousands=sign), [f"-1{sign}000{point}5"]) == [-1000.5]
 
 
+CUT = Column("timestamp", truncate=True)
+SPACE = Column("number", thousands=" ", decimal=",")
+STRIPPED = Column("number", strip="%$")
+LAKH = Column("number", thousands=",")
+
+
+@pytest.mark.parametrize(
+    ("column", "text", "value"),
+    [
+        *[(SPACE, f"1{space}234,56", 1234.56) for space in " \u00a0\u202f\u2009"],
+        (SPACE, "1 234 567", 1234567.0),
+        (SPACE, "12,5", 12.5),
+        (SPACE, "12.5", KeyError),
+        (SPACE, "1,234.5", KeyError),
+        (SPACE, "1  234", KeyError),
+        (SPACE, " 234", KeyError),
+        (SPACE, "0,5e-400", KeyError),
+        (Column("decimal", thousands=".", decimal=","), "-1.234,50", "-1234.50"),
+        (Column("integer", thousands="\u00a0"), "1 234", 1234),
+        (Column("integer", thousands="'"), "1'234'567", 1234567),
+        (Column("number", decimal=","), "1,5,3", KeyError),
+        (Column("number", decimal=","), "1,5e3", 1500.0),
+        (Column("integer", decimal=","), "12,0", KeyError),
+        (LAKH, "12,34,567", 1234567.0),
+        (LAKH, "1,23,456.00", 123456.0),
+        (LAKH, "-1,23,45,678", -12345678.0),
+        (LAKH, "1,2,3", KeyError),
+        (LAKH, "123,45,678", KeyError),
+        (LAKH, "1,23,45", KeyError),
+        (LAKH, "1,234,56,789", KeyError),
+        (LAKH, "1,234e5", KeyError),
+        (STRIPPED, "45.2%", 45.2),
+        (STRIPPED, "$5.00", 5.0),
+        (STRIPPED, "45.2 %", 45.2),
+        (STRIPPED, "45.2\u00a0% ", 45.2),
+        (STRIPPED, "-$5.00", -5.0),
+        (STRIPPED, "$-5.00", -5.0),
+        (STRIPPED, "$ -5.00", -5.0),
+        (STRIPPED, "-$-5.00", KeyError),
+        (STRIPPED, "5", 5.0),
+        (STRIPPED, " 5", KeyError),
+        (STRIPPED, "5 ", KeyError),
+        (STRIPPED, "$", KeyError),
+        (STRIPPED, "4$5", KeyError),
+        (STRIPPED, "€5", KeyError),
+        (STRIPPED, "$05", KeyError),
+        (Column("integer", strip="USD"), "5 USD", 5),
+        (Column("integer", strip="[^]"), "[5^", 5),
+        (Column("decimal", strip="€", thousands=".", decimal=","), "1.234,50 €", "1234.50"),
+        (CUT, "2026-01-01T10:00:00.1234567Z", moment(2026, 1, 1, 10, 0, 0, 123456)),
+        (CUT, "2026-01-01 10:00:00.123456789123", moment(2026, 1, 1, 10, 0, 0, 123456)),
+        (CUT, "2026-01-01T10:00:00.5Z", moment(2026, 1, 1, 10, 0, 0, 500000)),
+        (CUT, "2026-01-01T10:00:00.x", KeyError),
+        (Column("timestamp"), "2026-01-01T10:00:00.1234567Z", KeyError),
+        (
+            Column("timestamp", truncate=True, format="%d.%m.%Y %H:%M:%S,%f"),
+            "01.02.2026 10:00:00,1234569",
+            moment(2026, 2, 1, 10, 0, 0, 123456),
+        ),
+    ],
+)  # fmt: skip
+def test_values_as_vendors_write_them(column, text, value):
+    assert cast(column, [text]) == [value]
+    assert cast(column, [None, text]) == [None, value]
+
+
+@settings(deadline=None)
+@given(
+    st.decimals(-(10**15), 10**15, places=4),
+    st.sampled_from(["", ",", ".", " ", "\u00a0", "'", "_"]),
+    st.sampled_from([".", ",", "·"]),
+    st.sampled_from(["", "%", "$€", " %", "^]", "kr"]),
+    st.booleans(),
+)
+def test_numbers_in_any_dress_are_the_same_or_bad(value, thousands, decimal, strip, before):
+    assume(thousands != decimal)
+    dressed = f"{abs(value):,}".replace(",", "t").replace(".", decimal).replace("t", thousands)
+    sign = "-" if value < 0 else ""
+    dressed = f"{strip}{sign}{dressed}" if before else f"{sign}{dressed}{strip}"
+    column = Column("decimal", thousands=thousands or None, decimal=decimal, strip=strip)
+    assert cast(column, [dressed]) == [str(abs(value)) if not value else str(value)]
+    number = msgspec.structs.replace(column, type="number")
+    assert cast(number, [dressed]) == [float(value)]
+    # Without its settings it is what it says, or bad.
+    (naked,) = cast("decimal", [dressed])
+    assert naked in (KeyError, dressed)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds", "milliseconds"),
+    [
+        ("1767225600", moment(2026, 1, 1), moment(1970, 1, 21, 10, 53, 45, 600000)),
+        ("1767225600000", KeyError, moment(2026, 1, 1)),
+        ("1767225600.5", moment(2026, 1, 1, 0, 0, 0, 500000), moment(1970, 1, 21, 10, 53, 45, 600500)),
+        ("0.123456000", moment(1970, 1, 1, 0, 0, 0, 123456), KeyError),
+        ("0.1234567", KeyError, KeyError),
+        ("-0.5", moment(1969, 12, 31, 23, 59, 59, 500000), moment(1969, 12, 31, 23, 59, 59, 999500)),
+        ("-62135596800", moment(1, 1, 1), moment(1968, 1, 12, 20, 6, 43, 200000)),
+        ("-62135596800.000001", KeyError, KeyError),
+        ("253402300799.999999", moment(9999, 12, 31, 23, 59, 59, 999999), KeyError),
+        ("253402300800", KeyError, moment(1978, 1, 11, 21, 31, 40, 800000)),
+        ("1e9", KeyError, KeyError),
+        ("007", KeyError, KeyError),
+        ("1767225600.", KeyError, KeyError),
+        ("+5", KeyError, KeyError),
+        ("9" * 30, KeyError, KeyError),
+        ("2026-01-01", KeyError, KeyError),
+    ],
+)
+def test_timestamps_that_are_numbers(text, seconds, milliseconds):
+    for form, value in (("epoch_seconds", seconds), ("epoch_milliseconds", milliseconds)):
+        assert cast(Column("timestamp", format=form), [text], HELSINKI) == [value]
+    cut = Column("timestamp", format="epoch_milliseconds", truncate=True)
+    assert cast(cut, ["1767225600000.1239"]) == [moment(2026, 1, 1, 0, 0, 0, 123)]
+
+
+@settings(deadline=None)
+@given(st.datetimes(dt.datetime(1, 1, 1), dt.datetime(9999, 12, 31, 23, 59, 59, 999999)))
+def test_every_microsecond_has_its_number(value):
+    value = value.replace(tzinfo=UTC)
+    micros = (value - moment(1970, 1, 1)) // dt.timedelta(microseconds=1)
+    sign, micros = "-" if micros < 0 else "", abs(micros)
+    seconds, milliseconds = (f"{sign}{micros // n}.{micros % n:0{len(str(n)) - 1}}" for n in (10**6, 10**3))
+    assert cast(Column("timestamp", format="epoch_seconds"), [seconds]) == [value]
+    assert cast(Column("timestamp", format="epoch_milliseconds"), [milliseconds]) == [value]
+
+
+@pytest.mark.parametrize(
+    "kind", ["string", "integer", "number", "decimal", "boolean", "date", "timestamp", "json"]
+)
+def test_further_texts_are_null(kind):
+    nulls = ["--", "N/A", "NULL", "^a.*$"]
+    strange = [KeyError, KeyError] if kind != "string" else ["n/a", "-- "]
+    assert cast(kind, [*nulls, None, "n/a", "-- "], null_values=nulls) == [None] * 5 + strange
+    assert cast(kind, ["0"], null_values=["0"]) == [None]
+
+
+def test_a_further_null_in_a_primary_key_makes_a_bad_row_that_shows_it():
+    caster = columns({"id": "string"}, primary_keys=["id"], null_values=["--"])
+    typed, bad = caster.cast(frame(["id", "x"], [["--", "--"], ["1", "--"]]), caster.bind(["id", "x"]))
+    assert typed.rows() == [("1", None, 12)]
+    assert [(row.raw, row.reason) for row in bad] == [("--,--", "null in a primary key")]
+
+
+def test_dates_of_cells_are_read_as_such_whatever_the_format():
+    caster = columns(
+        {"d": Column("date", format="%Y-%d-%m"), "t": Column("timestamp", format="epoch_seconds")}
+    )
+    rows = [["2026-02-01", "2026-02-01T10:00:00"], ["2026-31-12", "0"]]
+    text = frame(["d", "t"], rows)
+    typed, bad = caster.cast(TextFrame(text.header, text.rows, [], iso_dates=True), caster.bind(["d", "t"]))
+    assert typed["d"].to_list() == [dt.date(2026, 2, 1), dt.date(2026, 12, 31)]
+    assert typed["t"].to_list() == [moment(2026, 2, 1, 10), moment(1970, 1, 1)]
+    assert bad == []
+
+
 def test_why_an_integer_with_an_exponent_is_bad():
     caster = columns({"x": "integer"})
     _, (row,) = caster.cast(frame(["x"], [["9.007199254740992e+15"]]), caster.bind(["x"]))
@@ -398,6 +554,14 @@ def test_json_keeps_its_value(values):
 
 
 # Rows
+
+
+def test_all_bad_rows_are_told_in_their_order():
+    caster = columns({"n": "integer"})
+    text = frame(["n"], [["1"], ["x"], ["y"]])
+    malformed = [BadRow(10, "a,b", "too many fields"), BadRow(14, "c,d", "too many fields")]
+    _, bad = caster.cast(TextFrame(text.header, text.rows, malformed), caster.bind(["n"]))
+    assert [row.row_number for row in bad] == [10, 12, 13, 14]
 
 
 def test_a_bad_row_says_where_it_is_what_it_was_and_why():

@@ -55,7 +55,9 @@ class Expectations:
         self._contradiction: str | None = None
         self.by_text = {each.text: Expected([each.text], declared=False) for each in headers}
         provisional = names.derive(headers)
-        by_name = {provisional[each.key]: self.by_text[each.text] for each in headers}
+        by_name = {
+            provisional[each.key]: self.by_text[each.text] for each in headers if each.key == each.text
+        }
         for text, column in declared(export).items():
             expected = self._declare(text, column, by_name)
             if expected.column is not None and expected.column.name is not None:
@@ -71,7 +73,10 @@ class Expectations:
         """
         if self._contradiction:
             raise ExportFailed(self._contradiction)
-        owners = {self._names.given[each.key]: each for each in fields if each.key in self._names.given}
+        owners: dict[str, list[Field]] = defaultdict(list)
+        for one in fields:
+            if one.key in self._names.given:
+                owners[self._names.given[one.key]].append(one)
         matched: dict[str, Expected] = {}
         for found in (self._exact, self._by_property, self._alike):
             there = set(matched.values())
@@ -146,7 +151,7 @@ class Expectations:
     # When a file is seen
 
     def _exact(
-        self, expected: Sequence[Expected], fields: Sequence[Field], owners: Mapping[str, Field]
+        self, expected: Sequence[Expected], fields: Sequence[Field], owners: Mapping[str, list[Field]]
     ) -> dict[str, Expected]:
         """Those whose header is there."""
         by_text: dict[str, list[Field]] = defaultdict(list)
@@ -154,39 +159,43 @@ class Expectations:
             by_text[one.text].append(one)
         matched = {}
         for each in expected:
-            found = [one for text in each.texts for one in by_text.get(text, ())]
+            found = [
+                one
+                for text in each.texts
+                for one in by_text.get(text, ())
+                if self._names.given.get(one.key, each.name) == each.name
+            ]
             if not found:
                 continue
             first, *more = found
-            # Of headers that repeat, the first has the property that is the header.
-            if not each.declared or all(
-                one.text == first.text == stem_of(first, self._names.style) for one in more
-            ):
+            # Of headers that repeat, the first has the property without a number, if a key is that.
+            same = all(one.text == first.text for one in more)
+            if not each.declared or (same and stem_of(first, self._names.style) in each.texts):
                 more = []
-            owner = owners.get(each.name, first)
-            if owner is not first:
-                more.append(owner)
+            more += [one for one in owners.get(each.name, ()) if one is not first]
             if more:
                 raise two_such(each.texts[0], first, more[0])
             matched[first.key] = each
         return matched
 
     def _by_property(
-        self, expected: Sequence[Expected], fields: Sequence[Field], owners: Mapping[str, Field]
+        self, expected: Sequence[Expected], fields: Sequence[Field], owners: Mapping[str, list[Field]]
     ) -> dict[str, Expected]:
         """Those whose property is that of a header, by what it has been or what it will derive."""
         derived = self._names.plainest(each for each in fields if each.key not in self._names.given)
         matched: dict[str, Expected] = {}
         for each in expected:
-            found = owners.get(each.name)
-            if found is None and not each.headers:
-                found = next((derived[text] for text in each.texts if text in derived), None)
-            if found is not None and found.key not in matched:
-                matched[found.key] = each
+            found = owners.get(each.name, [])
+            if not found and not each.headers:
+                found = [derived[text] for text in each.texts if text in derived]
+            if len(found) > 1:
+                raise two_such(each.texts[0], *found[:2])
+            if found and found[0].key not in matched:
+                matched[found[0].key] = each
         return matched
 
     def _alike(
-        self, expected: Sequence[Expected], fields: Sequence[Field], owners: Mapping[str, Field]
+        self, expected: Sequence[Expected], fields: Sequence[Field], owners: Mapping[str, list[Field]]
     ) -> dict[str, Expected]:
         """Those whose header is there but for case and white space."""
         by_form: dict[str, list[Field]] = defaultdict(list)

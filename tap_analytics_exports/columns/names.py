@@ -83,7 +83,7 @@ class Columns:
         expected = self._expected = Expectations(export, fields_of(headers), self._names)
         self._unmatched_exclusions = list(export.exclude_columns)
         self._excluded: set[str] = set()  # keys of columns that once were, and so always are
-        self._bound: dict[tuple[str, ...], tuple[list[Bound], frozenset[int], bool]] = {}
+        self._last: tuple[tuple[str, ...], list[Bound], frozenset[int], bool] | None = None
         self._words = {
             loose(text) for text in (*expected.by_text, *self._dictionary, *export.exclude_columns)
         }
@@ -118,12 +118,11 @@ class Columns:
             ExportFailed: A key of the settings may mean two columns, two keys mean one and contradict each
                 other, or nothing of the header is known where something should be.
         """
-        found = self._bound.get(tuple(header))
-        if found is None:
-            found = self._bound[tuple(header)] = self._bind(fields_of(header))
-        if not growing and not found[2]:
+        if self._last is None or self._last[0] != tuple(header):  # a header is that of many frames
+            self._last = (tuple(header), *self._bind(fields_of(header)))
+        if not growing and not self._last[3]:
             raise self._nothing_known(header)
-        return found[0]
+        return self._last[1]
 
     def cast(self, frame: TextFrame, bound: Sequence[Bound]) -> tuple[pl.DataFrame, list[BadRow]]:
         """Read the text of the bound columns as their types say.
@@ -138,13 +137,14 @@ class Columns:
         from tap_analytics_exports.columns.casting import cast
 
         self.bind(frame.header, growing=True)
+        hidden = self._last[2] if self._last else frozenset()
         return cast(
             frame,
             bound,
             primary_keys=[key for key in self.primary_keys if not key.startswith(OWN_PREFIX)],
             timezone=self._export.timezone or "UTC",
             null_values=self._export.null_values,
-            excluded=self._bound[frame.header][1] if self._export.exclude_columns else None,
+            excluded=hidden if self._export.exclude_columns else None,
         )
 
     def check_empty(self, header: Sequence[str]) -> None:
@@ -164,7 +164,7 @@ class Columns:
 
     def unmatched(self) -> list[str]:
         """The keys of the settings that no header of a bound file has matched, if there was any file."""
-        if not self._bound:
+        if self._last is None:
             return []
         keys = [text for text in declared(self._export) if not self._expected.by_text[text].seen]
         return list(dict.fromkeys([*keys, *self._unmatched_exclusions]))

@@ -57,9 +57,8 @@ def stem_of(field: Field, style: Style) -> str:
 
 def is_plain(text: str, style: Style) -> bool:
     """Whether nothing of a header but case and white space is lost in its property."""
-    if style == "original":
-        return any(map(_speaks, text))
-    return all(_speaks(each) or each.isspace() or each == "_" for each in text) and not text.isspace()
+    kept = style == "original" or all(_speaks(each) or each.isspace() or each == "_" for each in text)
+    return kept and any(map(_speaks, text))
 
 
 class Names:
