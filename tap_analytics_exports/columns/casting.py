@@ -59,6 +59,9 @@ def cast(
     rows = frame.rows
     texts = [rows[str(each.position)] for each in bound]
     values = _values(rows, [(each.position, each.column) for each in bound], timezone)
+    if frame.dated:
+        found = zip(texts, values, bound, strict=True)
+        values = [_dated(text, value, each.column, timezone) for text, value, each in found]
     lost = {}
     for each, text, value in zip(bound, texts, values, strict=True):
         if each.required:
@@ -139,6 +142,21 @@ def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: st
             return pl.Series([_json(each) for each in text], dtype=pl.String)
     assert usual is not None  # noqa: S101 - there is one for all other types
     return usual
+
+
+def _dated(text: pl.Series, values: pl.Series, column: Column, timezone: str) -> pl.Series:
+    """Values of a workbook's column: texts as its `format` says, and ISO 8601, as cells that are dates.
+
+    Where both can be read and differ, it is neither.
+    """
+    whole = column.format is None and values.null_count() == text.null_count()
+    if whole or column.type not in ("date", "timestamp"):
+        return values
+    if column.type == "date":  # at midnight a time is no more than a format of the cell
+        iso = pl.select(timestamps.iso_dates(pl.lit(text.str.strip_suffix("T00:00:00")))).to_series()
+    else:
+        iso = timestamps.timestamps(text, None, column.timezone or timezone)
+    return values.fill_null(iso).zip_with((values == iso).fill_null(value=True), values.clear(len(values)))
 
 
 def _reason(column: Column, seen: str | None) -> str:

@@ -86,11 +86,13 @@ class TextFrame:
         rows: Columns of text named "0", "1", … by their position in the header, null where a field is
             empty, and `ROW_NUMBER` (Int64): the place among the file's data rows, from 1, bad ones counted.
         bad: Rows that are malformed as rows. They are not in `rows`.
+        dated: Dates may also come from cells that are dates, as ISO 8601, whatever a column's `format` says.
     """
 
     header: tuple[str, ...]
     rows: pl.DataFrame
     bad: list[BadRow]
+    dated: bool = False
 
 
 class Bytes:
