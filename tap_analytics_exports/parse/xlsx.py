@@ -71,8 +71,8 @@ def _line(process: subprocess.Popen[bytes]) -> bytes:
     if time.monotonic() - since >= SILENCE:
         raise _unreadable(f"no row came within {SILENCE:.0f} seconds")
     raise _unreadable(
-        f"its reader died ({process.returncode}), as it is damaged, or as its rows and columns, from the first "
-        "to the last that is used, have too many cells for the memory"
+        f"its reader died ({process.returncode}), as it is damaged, or as its rows and columns, from the "
+        "first to the last that is used, have too many cells for the memory"
     )
 
 
