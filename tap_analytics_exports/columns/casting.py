@@ -72,7 +72,10 @@ def cast(
     if frame.objects is not None:
         rows = _documents(rows, frame, bound)
     texts = [rows[str(each.position)] for each in bound]
-    values = _values(_plain(rows, bound), bound, timezone, iso=frame.iso_dates)
+    values = _values(_plain(rows, bound), bound, timezone)
+    if frame.dated:
+        found = zip(texts, values, bound, strict=True)
+        values = [_dated(text, value, each.column, timezone) for text, value, each in found]
     lost = {}
     for each, text, value in zip(bound, texts, values, strict=True):
         if each.required:
@@ -133,7 +136,7 @@ def _plain(rows: pl.DataFrame, bound: Sequence[Bound]) -> pl.DataFrame:
     return rows.with_columns(numbers) if numbers else rows
 
 
-def _values(rows: pl.DataFrame, bound: Sequence[Bound], timezone: str, *, iso: bool) -> list[pl.Series]:
+def _values(rows: pl.DataFrame, bound: Sequence[Bound], timezone: str) -> list[pl.Series]:
     """Values of the columns' types; null where the text is null, or isn't one."""
     # Named by position, for to polars some names are patterns; and read at once, for each time has its price.
     usual = {}
@@ -145,7 +148,7 @@ def _values(rows: pl.DataFrame, bound: Sequence[Bound], timezone: str, *, iso: b
             usual[name] = found
     read = rows.select_seq(**usual)  # here, not in a thread of polars', for which this one would only wait
     return [
-        _read(rows[name], read[name] if name in usual else None, column, timezone, iso=iso)
+        _read(rows[name], read[name] if name in usual else None, column, timezone)
         for name, column in ((str(each.position), each.column) for each in bound)
     ]
 
@@ -172,7 +175,7 @@ def _usual(name: str, column: Column, zone: str, shape: timestamps.Shape | None)
     return None
 
 
-def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: str, *, iso: bool) -> pl.Series:
+def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: str) -> pl.Series:
     """Values of a column, of which those that are written in the usual way are known."""
     if usual is not None and column.type == "number":
         usual = _exact(usual, text)
@@ -181,9 +184,6 @@ def _read(text: pl.Series, usual: pl.Series | None, column: Column, timezone: st
     match column.type:
         case "boolean":
             return text.str.to_lowercase().replace_strict(_BOOLEANS, default=None, return_dtype=pl.Boolean)
-        case "date" | "timestamp" if iso and column.format is not None:
-            cells = _times(text, msgspec.structs.replace(column, format=None), timezone)
-            return cells.zip_with(cells.is_not_null(), _times(text, column, timezone))
         case "date" | "timestamp":
             return _times(text, column, timezone)
         case "json":
@@ -200,6 +200,21 @@ def _times(text: pl.Series, column: Column, timezone: str) -> pl.Series:
     if column.format is None:
         return pl.select(timestamps.iso_dates(pl.lit(text))).to_series()
     return timestamps.dates(text, column.format)
+
+
+def _dated(text: pl.Series, values: pl.Series, column: Column, timezone: str) -> pl.Series:
+    """Values of a workbook's column: texts as its `format` says, and ISO 8601, as cells that are dates.
+
+    Where both can be read and differ, it is neither.
+    """
+    whole = column.format is None and values.null_count() == text.null_count()
+    if whole or column.type not in ("date", "timestamp"):
+        return values
+    if column.type == "date":  # at midnight a time is no more than a format of the cell
+        iso = pl.select(timestamps.iso_dates(pl.lit(text.str.strip_suffix("T00:00:00")))).to_series()
+    else:
+        iso = timestamps.timestamps(text, None, column.timezone or timezone, truncate=column.truncate)
+    return values.fill_null(iso).zip_with((values == iso).fill_null(value=True), values.clear(len(values)))
 
 
 def _reason(culprit: Bound, seen: str | None) -> str:

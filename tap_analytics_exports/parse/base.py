@@ -99,15 +99,14 @@ class TextFrame:
             empty, and `ROW_NUMBER` (Int64): the place among the file's data rows, from 1, bad ones counted.
         bad: Rows that are malformed as rows. They are not in `rows`.
         objects: Of a JSON file, the source of each row, by its number; see `as_json`.
-        iso_dates: Whether dates that the file holds as such are written in ISO 8601, whatever the `format` of
-            their column, which is for those that are text.
+        dated: Dates may also come from cells that are dates, as ISO 8601, whatever a column's `format` says.
     """
 
     header: tuple[str, ...]
     rows: pl.DataFrame
     bad: list[BadRow]
     objects: Mapping[int, str] | None = None
-    iso_dates: bool = False
+    dated: bool = False
 
     def as_json(self, position: int) -> pl.Series:
         """A column as JSON texts: of a JSON file what it has there, where a string is in quotes.

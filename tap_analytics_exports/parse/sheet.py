@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 import msgspec
 from python_calamine import CalamineSheet, CalamineWorkbook
 
-LARGEST, INFLATION = 1 << 30, 100  # a bomb is not unpacked; a sheet seldom shrinks to less than a thirtieth
+LARGEST, INFLATION = 1 << 30, 500  # a bomb is not unpacked; a sheet seldom shrinks to less than a hundredth
 # Memory grows with what there is to read, up to a bound; 300,000 rows of 12 columns take 300 MiB.
 MEMORY, MEMORY_PER_BYTE, MOST_MEMORY = 160 << 20, 3, 352 << 20
 FRAME_CHARACTERS = 4 << 20
@@ -29,9 +29,10 @@ EXACT = 2.0**53  # beyond it, not every whole number is a double, which a workbo
 CLOCKS = {*map(str, [*range(18, 23), *range(32, 36), 45, 47, 55, 56])}  # ECMA-376, part 1, 18.8.30
 NO_CODE = re.compile(r'"[^"]*"|\\.|\[[^]]*\]')
 FORMULA = rb"<f(?:\s[^>]*)?(?:/>|>[^<]*</f>)\s*"
-UNCALCULATED = re.compile(FORMULA + rb"(<v\s*/>|<v>\s*</v>)?\s*</c>")
+UNCALCULATED = re.compile(FORMULA + rb"(<v\s*/>|<v>\s*</v>)?\s*</c\s*>")
 WHOLE_DAYS = rb' s="(?:%b)"[^>]*>\s*(?:' + FORMULA + rb")?<v>[0-9]+</v>"
-REFERENCE = re.compile(rb' r="([A-Z]{1,3})([0-9]{1,7})"')
+NOT_SEEN = re.compile(rb"<v>[^<]*<!")
+REFERENCE = re.compile(rb'\sr="([A-Z]{1,3})([0-9]{1,7})"')
 
 
 def main(path: str, sheet: str, skip_rows: str, frame_rows: str) -> None:
@@ -113,8 +114,8 @@ def look(archive: zipfile.ZipFile, sheet: str) -> tuple["array[int]", int]:
                     continue
                 block, _, rest = (rest + data).rpartition(b"row>")
                 block = block.replace(b"<x:", b"<").replace(b"</x:", b"</")
-                if b"<v><![CDATA[" in block:
-                    raise ValueError("it has numbers as CDATA, which the library would not see")
+                if NOT_SEEN.search(block):
+                    raise ValueError("a cell has its value in CDATA or beside a comment, which can't be read")
                 for match in whole_days.finditer(block):
                     if cell := REFERENCE.search(block, block.rfind(b"<c", 0, match.start()), match.end()):
                         column = reduce(lambda number, letter: 26 * number + letter - 64, cell[1], 0)

@@ -64,15 +64,15 @@ def _line(process: subprocess.Popen[bytes]) -> bytes:
     watch.daemon = True
     watch.start()
     text = process.stdout.readline()
-    code = None if text.endswith(b"\n") else process.wait()
+    whole = text.endswith(b"\n") or process.wait() == len(text) == 0
     watch.cancel()
-    if not code:
+    if whole:
         return text
     if time.monotonic() - since >= SILENCE:
         raise _unreadable(f"no row came within {SILENCE:.0f} seconds")
     raise _unreadable(
-        f"its reader died ({code}), as it is damaged, or as its rows and columns, from the first to the last "
-        "that is used, have too many cells for the memory"
+        f"its reader died ({process.returncode}), as it is damaged, or as its rows and columns, from the "
+        "first to the last that is used, have too many cells for the memory"
     )
 
 
@@ -89,4 +89,4 @@ def _frame(
     rows, with_nul = base.without_nul(rows.with_columns(pl.col(pl.String).replace("", None)))
     reason = f"cells beyond the {len(header)} columns of the header"
     bad = [base.BadRow(number, base.line(fields), reason) for number, fields in longer]
-    return base.TextFrame(tuple(header), rows, bad + with_nul, iso_dates=True)
+    return base.TextFrame(tuple(header), rows, bad + with_nul, dated=True)
