@@ -85,6 +85,7 @@ class Extraction:
         self._jobs = Jobs(self.providers, settings)
         self._places = Places(settings)
         self._failed: list[Job] = []
+        self._read: set[str] = set()  # the streams of which there was a file
 
     def __enter__(self) -> Self:
         return self
@@ -166,7 +167,8 @@ class Extraction:
             yield from self._tell(exports[job.planned.stream], job, _Count())
             self._jobs.told(job)
         for export in self._exports:
-            if unmatched := export.columns.unmatched():
+            unmatched = export.columns.unmatched() if export.name in self._read else []
+            if unmatched:
                 logger.warning(
                     "%s: no file had the columns %s, which `columns`, `primary_keys` or `exclude_columns` "
                     "name; check how they are written", export, ", ".join(unmatched),
@@ -266,6 +268,7 @@ class Extraction:
         held: list[tuple[str, BadRow]] = []
         with closing(WindowReader(export, job.files, self.settings.on_new_column).frames()) as frames:
             for frame in frames:
+                self._read.add(export.name)
                 if self._jobs.drain():
                     yield self._checkpoint(export)
                 try:

@@ -24,7 +24,7 @@ from tap_analytics_exports.columns.names import Columns
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse import ROW_NUMBER, Dialect, frames, prove, xlsx
 from tap_analytics_exports.parse.base import FRAME_ROWS
-from tap_analytics_exports.settings import Column
+from tap_analytics_exports.settings import Column, Export
 
 CASES = Path(__file__).parent / "cases"
 XLSX = Dialect("xlsx")
@@ -241,7 +241,7 @@ def test_a_date_that_is_another_by_its_columns_format_is_a_bad_row(tmp_path):
 
 def cast(frame, kind):
     """The values of a frame of one column, and its bad rows."""
-    caster = Columns(types={"x": kind}, dictionary={}, style="snake_case", timezone="UTC")
+    caster = Columns(Export(name="x", columns={"x": kind}), style="snake_case", dictionary={})
     typed, bad = caster.cast(frame, caster.bind(["x"]))
     return typed["x"].to_list(), [(row.row_number, row.raw) for row in bad]
 
@@ -471,8 +471,9 @@ def test_a_bomb_is_not_unpacked(tmp_path):
 def test_a_reader_that_dies_or_is_silent_fails_its_export(tmp_path, monkeypatch, capfd, program, words):
     monkeypatch.setattr(xlsx, "SILENCE", 1.0 if "no row" in words else 60.0)
     monkeypatch.setattr(xlsx, "READER", (sys.executable, "-c", program))
+    path = workbook(tmp_path / "book", [["a"], [1]])
     with pytest.raises(ExportFailed, match=words):
-        read(tmp_path / "book")
+        read(path)
     assert capfd.readouterr() == ("", "")
 
 
@@ -578,5 +579,5 @@ def test_a_workbook_whose_checksums_are_wrong_fails_its_export_and_nothing_else(
         ["failed"],
         [],
     )
-    assert "the workbook can't be read" in result.runs[0]["error"]
+    assert "its checksum is not that of the directory" in result.runs[0]["error"]
     assert "Traceback" not in result.stderr

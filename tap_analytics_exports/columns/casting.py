@@ -19,7 +19,7 @@ from tap_analytics_exports.parse.base import line
 from tap_analytics_exports.settings import Column, ColumnKind
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 _DIGITS = "(?:0|[1-9][0-9]*)"
 _INTEGER = f"^-?{_DIGITS}$"
@@ -76,17 +76,9 @@ def cast(
     if frame.dated:
         found = zip(texts, values, bound, strict=True)
         values = [_dated(text, value, each.column, timezone) for text, value, each in found]
-    lost = {}
-    for each, text, value in zip(bound, texts, values, strict=True):
-        if each.required:
-            if value.null_count():
-                lost[each] = value.is_null()
-        elif value.null_count() > text.null_count():
-            lost[each] = value.is_null() & text.is_not_null()
     there = {each.name for each in bound}
-    for key in (key for key in primary_keys if key not in there):
-        column = Column("string")
-        lost[Bound(-1, key, column, required=True)] = pl.repeat(value=True, n=rows.height, eager=True)
+    missing = [key for key in primary_keys if key not in there]
+    lost = _lost(bound, texts, values, rows[ROW_NUMBER], missing)
     typed = pl.DataFrame(
         [*(value.alias(each.name) for value, each in zip(values, bound, strict=True)), rows[ROW_NUMBER]]
     )
@@ -105,6 +97,25 @@ def cast(
         bad.append(BadRow(number, line(shown), _reason(culprit, seen), culprit.name))
     bad.sort(key=lambda row: row.row_number)
     return typed.filter(~unfit), bad
+
+
+def _lost(
+    bound: Sequence[Bound],
+    texts: Sequence[pl.Series],
+    values: Sequence[pl.Series],
+    numbers: pl.Series,
+    missing: Iterable[str],
+) -> dict[Bound, pl.Series]:
+    """Which rows each column makes bad ones: its value can't be read, or is missing and must not be."""
+    lost: dict[Bound, pl.Series] = {}
+    for each, text, value in zip(bound, texts, values, strict=True):
+        if each.required:
+            if value.null_count():
+                lost[each] = value.is_null()
+        elif value.null_count() > text.null_count():
+            lost[each] = value.is_null() & text.is_not_null()
+    every = pl.repeat(value=True, n=len(numbers), dtype=pl.Boolean, eager=True)
+    return lost | {Bound(-1, key, Column("string"), required=True): every for key in missing}
 
 
 def _without(rows: pl.DataFrame, bound: Sequence[Bound], null_values: Sequence[str]) -> pl.DataFrame:

@@ -163,9 +163,7 @@ class Columns:
             )
 
     def unmatched(self) -> list[str]:
-        """The keys of the settings that no header of a bound file has matched, if there was any file."""
-        if self._last is None:
-            return []
+        """The keys of the settings that no header of a bound file has matched."""
         keys = [text for text in declared(self._export) if not self._expected.by_text[text].seen]
         return list(dict.fromkeys([*keys, *self._unmatched_exclusions]))
 
@@ -267,7 +265,7 @@ class Columns:
                 break
         return ExportFailed(
             f"nothing is known of the file's header, {self._shown(header)}, where columns such as "
-            f"{', '.join(list(self.known)[:5]) or 'those of the settings'} should be: {hint}"
+            f"{', '.join([*self._catalog, *self._expected.by_name][:5])} should be: {hint}"
         )
 
     def _shown(self, header: Sequence[str]) -> str:
