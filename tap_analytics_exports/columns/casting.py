@@ -56,7 +56,9 @@ def cast(
         missing: Required columns that the file doesn't have, so that each row is a bad one.
         timezone: Of timestamps that don't say theirs.
     """
-    rows = frame.rows
+    rows = frame.rows.with_columns(
+        frame.as_json(each.position) for each in bound if each.column.type == "json"
+    )
     texts = [rows[str(each.position)] for each in bound]
     values = _values(rows, [(each.position, each.column) for each in bound], timezone)
     lost = {}

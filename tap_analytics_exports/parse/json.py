@@ -24,6 +24,7 @@ from tap_analytics_exports.parse.base import (
     BadRow,
     Bytes,
     Dialect,
+    NotWhole,
     TextFrame,
     Utf8,
     not_of,
@@ -46,12 +47,11 @@ _STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 # An error this near to the end of the buffer may be due to a word or an escape that goes on behind it.
 _LONGEST_TOKEN = 16
+# What a literal, or the rest of a number, may be cut down to.
+_HALF = re.compile(r"(?:t|tr|tru|f|fa|fal|fals|n|nu|nul|-|\.|[eE][+-]?)\Z")
+_LONGEST_ESCAPE = len(r"\u0000")
 
 CUT = "the file is cut: its JSON array has no closing bracket"
-
-
-class NotWhole(ExportFailed):
-    """The document ends before its closing bracket."""
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -224,6 +224,10 @@ class _Reader:
             except JSONDecodeError as error:
                 unfinished = error.msg.startswith("Unterminated string")
                 missing = len(self.text.rstrip()) - error.pos
+                if "escape" in error.msg:
+                    unfinished = unfinished or missing <= _LONGEST_ESCAPE
+                elif self._final:
+                    unfinished = unfinished or _HALF.match(self.text, error.pos) is not None
                 if self._final and (unfinished or missing <= 0):
                     raise NotWhole(CUT) from None
                 if self._final or not (unfinished or missing <= _LONGEST_TOKEN):
