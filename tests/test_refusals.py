@@ -481,7 +481,7 @@ PLAIN = st.text("abäß 'x.", max_size=8)
 ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "latin-1"]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=200)
 @given(
     data=st.data(),
     width=st.integers(1, 4),
@@ -496,6 +496,8 @@ ENCODINGS = ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32", "gb18030", "
 )
 def test_what_goes_into_a_file_comes_out_cell_by_cell_or_is_a_bad_row(file, data, width, **how):
     quoted = how["quoting"] != csv.QUOTE_NONE
+    if how["quoting"] == csv.QUOTE_MINIMAL:
+        how["ending"] = "\r\n"  # the writer leaves line breaks of another kind bare
     cells = PLAIN if how["encoding"] == "latin-1" or not quoted else TEXT
     rows = data.draw(st.lists(st.lists(cells, min_size=width, max_size=width), max_size=10))
     rows = [row for row in rows if any(row) or width > 1 or how["quoting"] == csv.QUOTE_ALL]
@@ -579,18 +581,18 @@ LARGE = {
     "a quote that is never closed": ("csv", [(b'a,b\n1,"', 1), (b"x\n" * MIB, 200)], "longer than 16 MiB"),
     "a field without end": ("csv", [(b"a,b\n1,", 1), (b"x" * MIB, 400)], "longer than 16 MiB"),
     "a header without end": ("csv", [(b"x" * MIB, 400)], "longer than 16 MiB"),
-    "a header of millions": ("csv", [(b"a,", 3_000_000), (b"a\n", 1)], "more than 16384 fields"),
+    "a header of millions": ("csv", [(b"a," * MIB, 3), (b"a\n", 1)], "more than 16384 fields"),
     "a row of millions": ("csv", [(b"a\n", 1), (b"," * MIB, 15), (b"\n1\n", 1)], "1 rows 1 bad"),
     "a quoted row of millions": ("csv", [(b"a\n", 1), (b'"",' * (MIB // 3), 15), (b'""\n1\n', 1)], "1 rows 1 bad"),
-    "many empty fields": ("csv", [(b"a" + b",a" * 9999 + b"\n", 1), (b"," * 9999 + b"\n", 3000)], "3000 rows 0 bad"),
-    "many bad rows": ("csv", [(b"a,b\n", 1), (b"\xff\n" * MIB, 1), (b"x\n" * MIB, 1)], "0 rows 2097152 bad"),
+    "many empty fields": ("csv", [(b"a" + b",a" * 9999 + b"\n", 1), (b"," * 9999 + b"\n", 1000)], "1000 rows 0 bad"),
+    "many bad rows": ("csv", [(b"a,b\n", 1), (b"\xff\n" * 100_000, 1), (b"x\n" * 500_000, 1)], "0 rows 600000 bad"),
     "a line to skip without end": ("csv", [(b"\n" * MIB, 300), (b"a\n1\n", 1)], "1 rows 0 bad"),
     "a text without end": ("json", [(b'[{"a":"', 1), (b"x" * MIB, 100)], "longer than 8 million"),
     "a wide text without end": ("json", [('[{"a":"😀'.encode(), 1), (b"x" * MIB, 100)], "longer than 8 million"),
     "many values": ("json", [(b'[{"a":[1', 1), (b",[]" * MIB, 2)], "more than 500000 values"),
     "many numbers": ("json", [(b'[{"a":[1', 1), (b",10" * MIB, 2)], "more than 500000 values"),
     "depth": ("json", [(b'[{"a":', 1), (b"[" * MIB, 100)], "too deeply"),
-    "many elements that are none": ("json", [(b"[1", 1), (b",1" * MIB, 1), (b"]", 1)], "0 rows 1048577 bad"),
+    "many elements that are none": ("json", [(b"[1", 1), (b",1" * 200_000, 1), (b"]", 1)], "0 rows 200001 bad"),
     "many columns": ("json", [(b"[" + b",".join(b'{"k%d":1}' % i for i in range(20_000)) + b"]", 1)], "more than 16384 keys"),
     "long keys": ("json", [(b"[" + b",".join(b'{"%d%b":1}' % (i, b"k" * 50_000) for i in range(200)) + b"]", 1)], "keys"),
 }  # fmt: skip

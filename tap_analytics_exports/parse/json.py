@@ -137,11 +137,12 @@ class _Batch:
 
     def frame(self) -> TextFrame:
         height = len(self._values)
+        none = pl.Series([None], dtype=pl.String).new_from_index(0, height)
         here = {key for fields in self._values for key in fields}
         columns = [
             pl.Series(str(position), [fields.get(key) or None for fields in self._values], pl.String)
             if key in here
-            else pl.Series(str(position), [None], pl.String).new_from_index(0, height)
+            else none.alias(str(position))
             for position, key in enumerate(self.header)
         ]
         numbers = pl.Series(ROW_NUMBER, list(self._objects), pl.Int64)
