@@ -68,7 +68,7 @@ def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
             if batch.full:
                 yield batch.frame()
                 first = False
-                batch = _Batch(batch.header)
+                batch = _Batch(batch.header, batch.letters)
         source.warn_of_rest()
     if first or batch.size:
         yield batch.frame()
@@ -98,10 +98,12 @@ class _Batch:
 
     Args:
         header: The keys so far; those that are new are added.
+        letters: How many characters they have together.
     """
 
-    def __init__(self, header: dict[str, None]) -> None:
+    def __init__(self, header: dict[str, None], letters: int = 0) -> None:
         self.header = header
+        self.letters = letters
         self.size = 0
         self._values: list[dict[str, str | None]] = []
         self._objects: dict[int, str] = {}
@@ -126,8 +128,10 @@ class _Batch:
             self._bad.append(BadRow(number, text, "a value that is nested too deeply"))
             return
         if not fields.keys() <= self.header.keys():
-            self.header.update(dict.fromkeys(fields))
-            if len(self.header) > MOST_COLUMNS or sum(map(len, self.header)) > LONGEST_HEADER:
+            new = [key for key in fields if key not in self.header]
+            self.header.update(dict.fromkeys(new))
+            self.letters += sum(map(len, new))
+            if len(self.header) > MOST_COLUMNS or self.letters > LONGEST_HEADER:
                 raise ExportFailed(
                     f"the objects of the JSON array have more than {MOST_COLUMNS} keys, or more than "
                     f"{LONGEST_HEADER >> 20} MiB of them, row {number} included: are its keys data?"
