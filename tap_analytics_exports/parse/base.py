@@ -122,6 +122,10 @@ class TextFrame:
         return sources(self, position)
 
 
+class NotWhole(ExportFailed):
+    """A text that ends before its end."""
+
+
 class Bytes:
     """A file's bytes, unpacked if its first bytes say so; reading raises ExportFailed.
 
@@ -223,7 +227,7 @@ class Utf8:
             if self._decoder is None:
                 return raw
             if not raw and self._decoder.getstate()[0]:
-                raise ExportFailed(f"the file is cut: it ends within a character of {self.encoding}")
+                raise NotWhole(f"the file is cut: it ends within a character of {self.encoding}")
             text = self._decoder.decode(raw, not raw).encode("utf-8", "surrogatepass")
             if text or not raw:
                 return text

@@ -120,6 +120,7 @@ class _Reader:
             for frame in self._frames_of(block):
                 yield frame
                 empty = False
+            del block  # or there would be two of them while the next one is made
         if empty and self._header is not None:
             names = map(str, range(len(self._header)))
             rows = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), ROW_NUMBER: pl.Int64})
@@ -139,8 +140,15 @@ class _Reader:
                     self._start -= len(data)
                     self._by_record = True
                     continue
-                yield _Block(data, rows, invalid, malformed)
-                del data, rows, invalid, malformed  # it may be much, and the next block takes its time
+                block = _Block(data, rows, invalid, malformed)
+                del (
+                    data,
+                    rows,
+                    invalid,
+                    malformed,
+                )  # what is not needed any more is not to stay beside the next
+                yield block
+                del block
                 if not self._by_record:
                     break
         if self._start < self._end:

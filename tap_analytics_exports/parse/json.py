@@ -24,6 +24,7 @@ from tap_analytics_exports.parse.base import (
     BadRow,
     Bytes,
     Dialect,
+    NotWhole,
     TextFrame,
     Utf8,
     not_of,
@@ -46,12 +47,11 @@ _STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 _SPACE = re.compile(r"[ \t\r\n]*")
 # An error this near to the end of the buffer may be due to a word or an escape that goes on behind it.
 _LONGEST_TOKEN = 16
+# What a literal, or the rest of a number, may be cut down to.
+_HALF = re.compile(r"(?:t|tr|tru|f|fa|fal|fals|n|nu|nul|-|\.|[eE][+-]?)\Z")
+_LONGEST_ESCAPE = len(r"\u0000")
 
 CUT = "the file is cut: its JSON array has no closing bracket"
-
-
-class NotWhole(ExportFailed):
-    """The document ends before its closing bracket."""
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -68,7 +68,7 @@ def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
             if batch.full:
                 yield batch.frame()
                 first = False
-                batch = _Batch(batch.header)
+                batch = _Batch(batch.header, batch.letters)
         source.warn_of_rest()
     if first or batch.size:
         yield batch.frame()
@@ -98,10 +98,12 @@ class _Batch:
 
     Args:
         header: The keys so far; those that are new are added.
+        letters: How many characters they have together.
     """
 
-    def __init__(self, header: dict[str, None]) -> None:
+    def __init__(self, header: dict[str, None], letters: int = 0) -> None:
         self.header = header
+        self.letters = letters
         self.size = 0
         self._values: list[dict[str, str | None]] = []
         self._objects: dict[int, str] = {}
@@ -126,8 +128,10 @@ class _Batch:
             self._bad.append(BadRow(number, text, "a value that is nested too deeply"))
             return
         if not fields.keys() <= self.header.keys():
-            self.header.update(dict.fromkeys(fields))
-            if len(self.header) > MOST_COLUMNS or sum(map(len, self.header)) > LONGEST_HEADER:
+            new = [key for key in fields if key not in self.header]
+            self.header.update(dict.fromkeys(new))
+            self.letters += sum(map(len, new))
+            if len(self.header) > MOST_COLUMNS or self.letters > LONGEST_HEADER:
                 raise ExportFailed(
                     f"the objects of the JSON array have more than {MOST_COLUMNS} keys, or more than "
                     f"{LONGEST_HEADER >> 20} MiB of them, row {number} included: are its keys data?"
@@ -137,11 +141,12 @@ class _Batch:
 
     def frame(self) -> TextFrame:
         height = len(self._values)
+        none = pl.Series([None], dtype=pl.String).new_from_index(0, height)
         here = {key for fields in self._values for key in fields}
         columns = [
             pl.Series(str(position), [fields.get(key) or None for fields in self._values], pl.String)
             if key in here
-            else pl.Series(str(position), [None], pl.String).new_from_index(0, height)
+            else none.alias(str(position))
             for position, key in enumerate(self.header)
         ]
         numbers = pl.Series(ROW_NUMBER, list(self._objects), pl.Int64)
@@ -224,6 +229,10 @@ class _Reader:
             except JSONDecodeError as error:
                 unfinished = error.msg.startswith("Unterminated string")
                 missing = len(self.text.rstrip()) - error.pos
+                if "escape" in error.msg:
+                    unfinished = unfinished or missing <= _LONGEST_ESCAPE
+                elif self._final:
+                    unfinished = unfinished or _HALF.match(self.text, error.pos) is not None
                 if self._final and (unfinished or missing <= 0):
                     raise NotWhole(CUT) from None
                 if self._final or not (unfinished or missing <= _LONGEST_TOKEN):

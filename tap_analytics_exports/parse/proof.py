@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse import unpack
-from tap_analytics_exports.parse.base import Bytes
+from tap_analytics_exports.parse.base import Bytes, NotWhole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,7 +73,7 @@ def _prove_json(path: Path, encoding: str | None) -> str | None:
         try:
             for _ in json.elements(source, encoding):
                 pass
-        except json.NotWhole:
+        except NotWhole:
             raise
         except ExportFailed:
             return None
