@@ -167,6 +167,16 @@ def test_formulas_whose_value_nobody_calculated_are_null_and_told(tmp_path, capl
     assert ("nobody calculated" in caplog.text) == told
 
 
+def test_a_formula_that_a_library_wrote_without_its_value(caplog):
+    (frame,) = frames(CASES / "formula.xlsx", XLSX)
+    caster = Columns(types={"b": Column("integer")}, dictionary={}, style="snake_case", timezone="UTC")
+    typed, bad = caster.cast(frame, caster.bind(["a", "b"]))
+    assert (typed.rows(), bad) == ([("1", None, 1)], [])
+    assert [
+        (record.levelname, "1 formulas have no value" in record.message) for record in caplog.records
+    ] == [("WARNING", True)]
+
+
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r￾￿"), max_size=20)
 CELLS = st.one_of(
     st.none(),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import csv
-import functools
 import io
 import logging
 import re
@@ -294,32 +293,6 @@ def as_bytes(numbers: pl.Series) -> bytes:
     """Numbers of one byte each as bytes."""
     array = numbers.to_arrow()
     return bytes(array.buffers()[1].slice(array.offset, len(array)))
-
-
-def places_of(which: pl.Series) -> pl.Series:
-    """Where it is true, as UInt32; `arg_true` takes three times as long and more."""
-    import polars as pl
-
-    parts = (which.slice(start, len(_step())) for start in range(0, len(which) or 1, len(_step())))
-    found = [_step().head(len(part)).filter(part) + i * len(_step()) for i, part in enumerate(parts)]
-    return pl.concat(found)
-
-
-@functools.cache
-def _step() -> pl.Series:
-    import polars as pl
-
-    return pl.int_range(2 << 20, dtype=pl.UInt32, eager=True)
-
-
-def in_one_go(query: pl.LazyFrame) -> pl.DataFrame:
-    """What a query of expressions gives, step by step as it is written.
-
-    Of steps that are called one by one, each may have to wait for all other threads that use Python.
-    """
-    import polars as pl
-
-    return query.collect(engine="in-memory", optimizations=pl.QueryOptFlags.none())
 
 
 def without_huge_pages() -> None:

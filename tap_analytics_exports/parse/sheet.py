@@ -177,9 +177,9 @@ def texts(cells: Iterable[Any]) -> list[Any]:
 
 def number_text(value: float) -> str:
     """Write a number plain, or with an exponent where it may have been rounded."""
-    if abs(value) >= EXACT:
-        return repr(value) if abs(value) >= 1e16 else f"{value:.15e}"
-    return str(int(value)) if value.is_integer() else repr(value)
+    if -EXACT < value < EXACT:
+        return str(int(value)) if value.is_integer() else repr(value)
+    return repr(value) if abs(value) >= 1e16 else f"{value:.15e}"  # as repr does from there on
 
 
 def duration_text(value: timedelta) -> str:
@@ -190,7 +190,11 @@ def duration_text(value: timedelta) -> str:
     return f"{text}.{rest.microseconds:06}" if rest else text
 
 
-TEXT: dict[type, Any] = {float: number_text, bool: lambda value: str(value).lower(), timedelta: duration_text}
+TEXT: dict[type, Any] = {
+    float: number_text,
+    bool: {True: "true", False: "false"}.get,
+    timedelta: duration_text,
+}
 
 if __name__ == "__main__":
     main(*sys.argv[1:])
