@@ -326,7 +326,7 @@ class Settings(TopLevel, kw_only=True):
     warnings: list[str] = []
 
 
-def is_secret(kind: Any) -> bool:  # noqa: ANN401 - any annotation
+def is_secret(kind: Any) -> bool:
     """Whether a type is `Secret`, or made of it, such as `Secret | None` and `list[Secret]`."""
     return _SECRET in getattr(kind, "__metadata__", ()) or any(map(is_secret, get_args(kind)))
 
