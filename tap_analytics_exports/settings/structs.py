@@ -276,6 +276,7 @@ class TopLevel(Struct, kw_only=True):
             "Spool folder",
             "Where downloads wait, private, until a run ends or, if it died, the next; none: the system's",
         ),
+        Check(checks.path_problem),
     ] = None
     spool_limit: Annotated[
         int,
@@ -291,6 +292,7 @@ class TopLevel(Struct, kw_only=True):
             "Ledger",
             "Folder that remembers triggered jobs beyond the state; none: the user's; empty: off",
         ),
+        Check(checks.path_problem),
     ] = None
     ca_bundle: Annotated[
         str | None,
