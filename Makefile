@@ -30,7 +30,7 @@ test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postg
 # The exact versions that pyproject.toml begins with, in an environment of their own; uv.lock stays as it is.
 test-lowest: $(UV) ## The quick tests with the oldest versions of the dependencies that are allowed
 	rm -rf .lowest && mkdir .lowest && cp -R pyproject.toml README.md LICENSE tap_analytics_exports tests .lowest
-	cd .lowest && ../.tools/bin/uv sync --quiet --resolution lowest-direct --all-extras
+	cd .lowest && ../.tools/bin/uv sync --quiet --python "$(PYTHON)" --resolution lowest-direct --all-extras
 	cd .lowest && .venv/bin/python -m pytest $(LOWEST) $(ARGS)
 
 bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RESULTS.md; ARGS="--only csv --rows 100000 --repeat 3"
