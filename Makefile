@@ -14,17 +14,24 @@ unexport VIRTUAL_ENV
 UV := .tools/uv-$(UV_VERSION)
 MELTANO := .tools/meltano-$(MELTANO_VERSION)
 VENV := .venv/.synced
+LOWEST := $(addprefix tests/test_,settings.py columns.py parse.py windows.py messages.py gooee.py s3.py)
 
-.PHONY: help demo test bench soak lint clean
+.PHONY: help demo test test-lowest bench soak lint clean
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five services on this machine, loaded into a DuckDB file by `meltano run`
 	.venv/bin/python demo/demo.py
 
 test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postgres ## All tests; ARGS="-k windows" for some
 	.venv/bin/pytest --numprocesses=auto $(ARGS)
+
+# The exact versions that pyproject.toml begins with, in an environment of their own; uv.lock stays as it is.
+test-lowest: $(UV) ## The quick tests with the oldest versions of the dependencies that are allowed
+	rm -rf .lowest && mkdir .lowest && cp -R pyproject.toml README.md LICENSE tap_analytics_exports tests .lowest
+	cd .lowest && ../.tools/bin/uv sync --quiet --python "$(PYTHON)" --resolution lowest-direct --all-extras
+	cd .lowest && .venv/bin/python -m pytest $(LOWEST) $(ARGS)
 
 bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RESULTS.md; ARGS="--only csv --rows 100000 --repeat 3"
 	.venv/bin/python benchmarks/throughput.py $(ARGS)
@@ -36,11 +43,11 @@ lint: $(VENV) ## Style, types, imports, and what is generated
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
-	.venv/bin/lint-imports
+	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/python scripts/generate.py --check
 
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .meltano .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .tools .venv .lowest .meltano .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):

@@ -38,7 +38,7 @@ class Watch:
         self.spent: dict[str, Counter[str]] = defaultdict(Counter)
         self._here = threading.local()
 
-    def __call__(self, frame: FrameType, event: str, function: Any) -> None:  # noqa: ANN401 - any callable
+    def __call__(self, frame: FrameType, event: str, function: Any) -> None:
         """Note what has passed in the thread since the last call or return."""
         now = time.thread_time()
         here = self._here.__dict__

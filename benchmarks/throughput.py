@@ -153,7 +153,7 @@ class Bench:
             subprocess.run(program, check=True)
         return path
 
-    def tap(self, file: str, rows: int, name: str = "the tap", **how: Any) -> Side:  # noqa: ANN401
+    def tap(self, file: str, rows: int, name: str = "the tap", **how: Any) -> Side:
         """The tap, which downloads a file."""
         top = how.pop("top", {})
         batches = how.pop("batches", False)
@@ -186,7 +186,7 @@ class Bench:
             },
         }
 
-    def peer(self, program: str, name: str, rows: int, config: Config, **how: Any) -> Side:  # noqa: ANN401
+    def peer(self, program: str, name: str, rows: int, config: Config, **how: Any) -> Side:
         """One of the others, in its own environment."""
         batches = how.pop("batches", False)
         if batches:
@@ -202,7 +202,7 @@ class Bench:
         """The command line of one of the others."""
         return [python_of(program), str(HERE / "peers" / f"{program}.py"), "--config", config]
 
-    def plain(self, name: str, path: Path, rows: int, **config: Any) -> Side:  # noqa: ANN401
+    def plain(self, name: str, path: Path, rows: int, **config: Any) -> Side:
         """A plain tap of the SDK's; `batches` for its batches."""
         batches = config.pop("batches", False)
         return self.peer(

@@ -27,7 +27,7 @@ WIDTH = 110
 
 
 @contextmanager
-def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:  # noqa: ANN401
+def running(command: list[str], **options: Any) -> Iterator[subprocess.Popen[str]]:
     """Run a program, and end it, however this one ends."""
     with subprocess.Popen(command, cwd=ROOT, text=True, **options) as process:
         try:

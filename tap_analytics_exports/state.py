@@ -70,7 +70,7 @@ class StreamState:
         if names:
             self._content["names"] = dict(names)
 
-    def _known(self, key: str, kind: Callable[..., Any], default: Any) -> Any:  # noqa: ANN401 - any JSON value
+    def _known(self, key: str, kind: Callable[..., Any], default: Any) -> Any:
         try:
             return msgspec.convert(self._content.get(key) or default, kind)
         except msgspec.ValidationError:

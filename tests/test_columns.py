@@ -418,7 +418,7 @@ def test_formats_are_read_as_python_reads_them(value, form, noise, place):
     # More digits than Python's six are read if they are zeros; so some systems write them.
     usual = re.sub(r"(\.[0-9]{6})0{1,3}(?![0-9])", r"\1", text)
     try:
-        expected = dt.datetime.strptime(usual, form)  # noqa: DTZ007
+        expected = dt.datetime.strptime(usual, form)
         expected = expected.replace(tzinfo=expected.tzinfo or UTC)
     except ValueError:
         expected = KeyError

@@ -93,7 +93,7 @@ def plain(value):
         return value
     text = {"Yes": "true", "No": "false"}.get(value, str(value))
     if re.fullmatch(r"\d\d/\d\d/\d{4}", text):
-        return datetime.strptime(text, "%m/%d/%Y")  # noqa: DTZ007 - a date
+        return datetime.strptime(text, "%m/%d/%Y")
     if re.fullmatch(r"-?[\d,]+(\.\d+)?", text):
         return float(text.replace(",", ""))
     try:

@@ -22,11 +22,11 @@ class Connection:
         """Wrap an open connection."""
         self._connection = connection
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+    def __getattr__(self, name: str) -> Any:
         """All but `execute` is DuckDB's own."""
         return getattr(self._connection, name)
 
-    def execute(self, query: str, *parameters: Any) -> Any:  # noqa: ANN401
+    def execute(self, query: str, *parameters: Any) -> Any:
         """Run a statement, without guesses if it is the COPY of a batch."""
         if query.startswith("COPY "):
             query = query.replace(" WITH (", " WITH (auto_detect false, header false, ")

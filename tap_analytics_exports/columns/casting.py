@@ -165,7 +165,7 @@ def _values(rows: pl.DataFrame, bound: Sequence[Bound], timezone: str) -> list[p
 
 
 @cache
-def _usual(name: str, column: Column, zone: str, shape: timestamps.Shape | None) -> pl.Expr | None:  # noqa: PLR0911 - one for each type
+def _usual(name: str, column: Column, zone: str, shape: timestamps.Shape | None) -> pl.Expr | None:
     """What a column's text means, as far as it is written in the usual way; None if there is none."""
     text = pl.col(name)
     match column.type:

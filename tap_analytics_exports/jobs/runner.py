@@ -277,7 +277,7 @@ class Runner:
         waited = 0.0
         while True:
             step = min(max(first, waited / 10, min(waited / 2, few)), longest)
-            step *= random.uniform(0.8, 1.0)  # noqa: S311 - no secret hangs on it
+            step *= random.uniform(0.8, 1.0)
             waited += step
             yield step
 

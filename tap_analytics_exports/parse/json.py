@@ -114,7 +114,7 @@ class _Batch:
         rows = len(self._values) + len(self._bad)
         return self.size > FRAME_CHARACTERS or rows >= FRAME_ROWS or rows * len(self.header) > FRAME_CELLS
 
-    def add(self, number: int, value: Any, text: str) -> None:  # noqa: ANN401 - any JSON value
+    def add(self, number: int, value: Any, text: str) -> None:
         self.size += len(text)
         if isinstance(value, Invalid):
             self._bad.append(BadRow(number, value.shown, value.why))
@@ -250,7 +250,7 @@ class _Reader:
         """What to say of a document that is not JSON."""
         return ExportFailed(f"the file is not JSON, at character {self._before + at + 1}: {why}")
 
-    def _valid(self, value: Any, text: str) -> Any:  # noqa: ANN401 - any JSON value
+    def _valid(self, value: Any, text: str) -> Any:
         """The value, if nothing is wrong with it."""
         if self._twice is not None:
             return Invalid(f"the key {self._twice!r} twice in one object", text)
@@ -288,7 +288,7 @@ class _Reader:
         self.at = 0
 
 
-def _fields(value: Any, text: str) -> dict[str, str | None]:  # noqa: ANN401 - any JSON value
+def _fields(value: Any, text: str) -> dict[str, str | None]:
     """An object's values as text; ValueError says why there are none, RecursionError does if it is depth."""
     if not isinstance(value, dict):
         raise ValueError("not an object")  # noqa: TRY004 - a value of the file, not of the program
@@ -326,7 +326,7 @@ def _check(text: str) -> None:
         raise ValueError("half of a surrogate pair, which is no character") from None
 
 
-def _strings(value: Any) -> Iterator[str]:  # noqa: ANN401 - any JSON value
+def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list | dict):

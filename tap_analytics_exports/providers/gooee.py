@@ -270,14 +270,14 @@ def _path(handle: Handle) -> str:
     return f"{_EXPORTS}{quote(str(handle['id']), safe='')}/"
 
 
-def _id(export: Any) -> str | int | None:  # noqa: ANN401 - what JSON holds
+def _id(export: Any) -> str | int | None:
     number = _object(export).get("id")
     return number if isinstance(number, str | int) and number else None
 
 
-def _count(value: Any) -> int | None:  # noqa: ANN401
+def _count(value: Any) -> int | None:
     return int(value) if str(value).isdecimal() else None
 
 
-def _object(value: Any) -> dict[str, Any]:  # noqa: ANN401
+def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}

@@ -383,7 +383,7 @@ def _object(response: requests.Response) -> dict[str, Any]:
     return {}
 
 
-def _text(said: Any) -> str:  # noqa: ANN401 - any JSON
+def _text(said: Any) -> str:
     """What the API says, which it wraps in objects and lists of all depths."""
     match said:
         case dict():

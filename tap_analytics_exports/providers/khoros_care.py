@@ -256,7 +256,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
             yield no_object(body)
 
 
-def _result(answer: Any, run: str | None = None) -> dict[str, Any] | str:  # noqa: ANN401 - what JSON holds
+def _result(answer: Any, run: str | None = None) -> dict[str, Any] | str:
     """The result of an answer: samples have an object, a list of one, and a text that says what is wrong."""
     answer = _object(answer)
     result = answer.get("result")
@@ -289,5 +289,5 @@ def _state(result: Mapping[str, Any]) -> JobState:
     )
 
 
-def _object(value: Any) -> dict[str, Any]:  # noqa: ANN401
+def _object(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}

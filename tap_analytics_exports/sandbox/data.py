@@ -139,7 +139,7 @@ def stream(
     last = min(end, as_of + MILLISECOND).astimezone(UTC)
     while datetime(day.year, day.month, day.day, tzinfo=UTC) < last:
         if not (source.sparse and day.toordinal() % 3 == 0):
-            rng = Random(f"{world.seed}/{provider}/{export}/{day}")  # noqa: S311 - invented data
+            rng = Random(f"{world.seed}/{provider}/{export}/{day}")
             times = moments(day, world.per_day * source.share)
             for k, moment in enumerate(times):
                 row = source.make(rng, k, times)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WORKSPACE = "qx8vgewnj2hyemje8f6bkrkbyqk8psrf"
 USERNAME = "exports@example.com"
-PASSWORD = "p4ss:with+signs/"  # noqa: S105 - invented
+PASSWORD = "p4ss:with+signs/"
 PROFILE = "f2b3c4d5e6f708192a3b4c5d6e7f8091"
 TITLES = {"643040": "Conversations", "643041": "Agents workload", "643042": "Missed conversations"}
 #: The date dimensions that a filter may name, and their objects in this workspace.

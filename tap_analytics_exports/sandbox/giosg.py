@@ -22,7 +22,7 @@ from tap_analytics_exports.sandbox.data import (
 )
 from tap_analytics_exports.sandbox.server import Answer, Call, Job, Refusal, Route, Service, as_json, refuse
 
-API_TOKEN = "d2f1c0b9a8e7d6c5b4a3928170f6e5d4"  # noqa: S105 - invented
+API_TOKEN = "d2f1c0b9a8e7d6c5b4a3928170f6e5d4"
 #: Of an interaction workflow, step_data chooses actions; of others it is ignored.
 TYPES = {GIOSG_CALLS: "user-generated", GIOSG_POPUPS: "interaction"}
 XLSX = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"

@@ -15,9 +15,9 @@ from tap_analytics_exports.sandbox.files import GooeeFiles, Stored
 from tap_analytics_exports.sandbox.server import Answer, Call, Hub, Job, Route, Service, as_json
 
 USERNAME = "lights@example.com"
-PASSWORD = "gooee-pass"  # noqa: S105 - invented
+PASSWORD = "gooee-pass"
 #: Sent raw, or as OAuth2's Bearer.
-API_TOKEN = "5c1b0a9f8e7d6c5b4a39281706f5e4d3"  # noqa: S105 - invented
+API_TOKEN = "5c1b0a9f8e7d6c5b4a39281706f5e4d3"
 USER = "2a3130af-c738-4353-8050-a80fbafaf526"
 #: The two spellings in the document: the heading's for POST, and everyone else's.
 ALONE, COLLECTION = "/analytics/export", "/analytics/exports/"

@@ -29,7 +29,7 @@ from tap_analytics_exports.sandbox.server import (
 )
 
 USERNAME = "analytics-user"
-PASSWORD = "care:pass"  # noqa: S105 - invented
+PASSWORD = "care:pass"
 COMPANY_KEY = "acme-7e6f"
 PAGE = "/api/public/reports/report"
 #: Requests a minute, from the vendor's page on rate limits.
@@ -302,7 +302,7 @@ class KhorosCare(Service):
         return Answer(302, b"", (("Location", self.files.sign(key)),))
 
 
-def _passed(result: Any) -> Answer:  # noqa: ANN401 - an object, or an array of one
+def _passed(result: Any) -> Answer:
     return as_json({"status": "PASS", "request": None, "message": None, "result": result})
 
 

@@ -49,7 +49,7 @@ class Call:
         """The query's parameters, decoded, in order."""
         return parse_qsl(self.target.partition("?")[2], keep_blank_values=True)
 
-    def json(self) -> Any:  # noqa: ANN401 - whatever the client sent
+    def json(self) -> Any:
         """The body as JSON, or None if it is none."""
         try:
             return json.loads(self.body)
@@ -192,7 +192,7 @@ class Job:
         left = max(0.0, self.ready - time.time()) / seconds if seconds else 0.0
         return words[min(len(words) - 1, int((1 - left) * len(words)))]
 
-    async def result(self) -> Any:  # noqa: ANN401 - each vendor's own
+    async def result(self) -> Any:
         """What the job made, made once and off the loop."""
         if self.built is None:
             self.built = asyncio.create_task(asyncio.to_thread(self.build))

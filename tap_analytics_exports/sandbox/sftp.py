@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tap_analytics_exports.sandbox.server import Hub
 
 USERNAME = "acme"
-PASSWORD = "sftp-pass"  # noqa: S105 - invented
+PASSWORD = "sftp-pass"
 #: The name under which this server stands in requests and faults.
 NAME = "intelepeer_sftp"
 #: The folder of the server in which the results' relative paths begin.

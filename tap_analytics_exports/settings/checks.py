@@ -137,10 +137,21 @@ def ca_bundle_problem(path: str) -> str | None:
     return None if context.cert_store_stats()["x509"] else "has no certificate in it; expected a PEM file"
 
 
+def path_problem(path: str) -> str | None:
+    """Of the path of a file or a folder, whether it is there or not."""
+    if "\0" in path:
+        return "must not have a null character in it"
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        return "begins with a home folder that is not known; expected a path, such as ~/exports"
+    return None
+
+
 def batch_root_problem(root: str) -> str | None:
     """Of where batch files go."""
     if "://" not in root or root.startswith("file://"):
-        return None
+        return path_problem(root.removeprefix("file://"))
     if not root.startswith("s3://"):
         return "must be a folder, file:///path, or s3://bucket/path"
     if importlib.util.find_spec("boto3") is None:

@@ -153,7 +153,7 @@ class _Reader:
                 self.say(here, f"is required; {_expected(field.type, None)}")
         return {name: value for name, value in found.items() if value is not None}
 
-    def _value(self, kind: Any, value: object, path: str) -> Any:  # noqa: ANN401 - of any annotation
+    def _value(self, kind: Any, value: object, path: str) -> Any:
         """A value as its annotation says; None where it is wrong, in lists for each wrong item."""
         before = len(self.problems)
         result = self._shaped(kind, value, path)
@@ -164,7 +164,7 @@ class _Reader:
             return None
         return result
 
-    def _shaped(self, kind: Any, value: object, path: str) -> Any:  # noqa: ANN401 - of any annotation
+    def _shaped(self, kind: Any, value: object, path: str) -> Any:
         for choice in _choices(kind):
             inner = get_args(choice)
             if isinstance(value, Mapping) and isinstance(choice, type) and issubclass(choice, Struct):
@@ -239,7 +239,7 @@ def _sign_in_problems(block: ProviderSettings) -> Iterator[tuple[str, str]]:
         yield first.split("`")[1], " or ".join(["is required,", *others])
 
 
-def _expected(kind: Any, value: object) -> str:  # noqa: ANN401 - any annotation
+def _expected(kind: Any, value: object) -> str:
     """What a setting may be, in words; of its value only what is near to a choice."""
     words: list[str] = []
     examples: list[str] = []
@@ -274,7 +274,7 @@ def _nodes(node: inspect.Type, examples: list[str]) -> Iterator[inspect.Type]:
         yield node
 
 
-def _choices(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - any annotation
+def _choices(kind: Any) -> Iterator[Any]:
     """The types that an annotation allows."""
     if get_origin(kind) is Annotated:
         yield from _choices(get_args(kind)[0])
@@ -285,7 +285,7 @@ def _choices(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - any annotation
         yield kind
 
 
-def _checks(kind: Any) -> Iterator[Check]:  # noqa: ANN401 - any annotation
+def _checks(kind: Any) -> Iterator[Check]:
     """The rules that stand beside the types that an annotation allows, the outer ones first."""
     yield from (each for each in getattr(kind, "__metadata__", ()) if isinstance(each, Check))
     if get_origin(kind) in (Annotated, Union, types.UnionType):
@@ -293,7 +293,7 @@ def _checks(kind: Any) -> Iterator[Check]:  # noqa: ANN401 - any annotation
             yield from _checks(each)
 
 
-def _lenient(kind: Any, value: object) -> object:  # noqa: ANN401 - any annotation
+def _lenient(kind: Any, value: object) -> object:
     """Weeks in durations, and dates without a time, which msgspec does not read."""
     if not isinstance(value, str):
         return value

@@ -31,7 +31,7 @@ def json_schema(blocks: Mapping[str, type[ProviderSettings]]) -> dict[str, Any]:
     return schema
 
 
-def _inline(schema: Any, definitions: Mapping[str, Any]) -> Any:  # noqa: ANN401 - JSON
+def _inline(schema: Any, definitions: Mapping[str, Any]) -> Any:
     """A schema without references and nulls, which are how msgspec says "optional"."""
     if isinstance(schema, list):
         return [_inline(part, definitions) for part in schema]

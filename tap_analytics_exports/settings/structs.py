@@ -279,6 +279,7 @@ class TopLevel(Struct, kw_only=True):
             "Spool folder",
             "Where downloads wait, private, until a run ends or, if it died, the next; none: the system's",
         ),
+        Check(checks.path_problem),
     ] = None
     spool_limit: Annotated[
         int,
@@ -294,6 +295,7 @@ class TopLevel(Struct, kw_only=True):
             "Ledger",
             "Folder that remembers triggered jobs beyond the state; none: the user's; empty: off",
         ),
+        Check(checks.path_problem),
     ] = None
     ca_bundle: Annotated[
         str | None,
@@ -335,7 +337,7 @@ _SECRET_NAME = re.compile(
 """Of what has no type of its own, such as the parameters of an export."""
 
 
-def is_secret(kind: Any) -> bool:  # noqa: ANN401 - any annotation
+def is_secret(kind: Any) -> bool:
     """Whether a type is `Secret`, or made of it, such as `Secret | None` and `list[Secret]`."""
     return _SECRET in getattr(kind, "__metadata__", ()) or any(map(is_secret, get_args(kind)))
 

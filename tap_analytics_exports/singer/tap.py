@@ -62,7 +62,7 @@ class TapAnalyticsExports(Tap):
 
     settings: Settings
 
-    def __init__(self, *, state: Mapping[str, Any] | None = None, **arguments: Any) -> None:  # noqa: ANN401
+    def __init__(self, *, state: Mapping[str, Any] | None = None, **arguments: Any) -> None:
         self._given_state = state
         super().__init__(**arguments)
 
@@ -133,14 +133,14 @@ class TapAnalyticsExports(Tap):
         except ExportsFailed:
             code = EXIT_FAILED
         except TapError as error:
-            self.logger.error("%s", error)  # noqa: TRY400 - the traceback says no more
+            self.logger.error("%s", error)
             code = EXIT_SETTINGS
         except BrokenPipeError:
-            self.logger.error("nobody reads the output any more")  # noqa: TRY400 - nor here
+            self.logger.error("nobody reads the output any more")
             return 128 + signal.SIGPIPE
         except OSError as error:
             where = error.filename or "standard output"
-            self.logger.error("%s: %s", where, error.strerror or error)  # noqa: TRY400 - nor here
+            self.logger.error("%s: %s", where, error.strerror or error)
             return os.EX_IOERR
         finally:
             self.extraction.close()
@@ -247,7 +247,7 @@ class TapAnalyticsExports(Tap):
         *,
         about: bool = False,
         about_format: str | None = None,
-        config: Any = None,  # noqa: ANN401 - a class that the SDK keeps to itself
+        config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
@@ -265,7 +265,7 @@ class TapAnalyticsExports(Tap):
             )
         except (ConfigValidationError, SettingsError) as error:
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
-                cls.logger.error("%s", problem)  # noqa: TRY400 - a traceback says no more
+                cls.logger.error("%s", problem)
             sys.exit(EXIT_SETTINGS)
         code = tap.run()
         if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
@@ -285,7 +285,7 @@ class TapAnalyticsExports(Tap):
             tap = cls(config=config.config, parse_env_config=config.parse_env, setup_mapper=False)
         except ConfigValidationError as error:
             for problem in error.errors:
-                cls.logger.error("%s", problem)  # noqa: TRY400 - a traceback says no more
+                cls.logger.error("%s", problem)
             ctx.exit(EXIT_SETTINGS)
         ctx.exit(tap.check())
 

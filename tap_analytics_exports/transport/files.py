@@ -363,7 +363,7 @@ class _S3Store:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
-    def _s3(self) -> Any:  # noqa: ANN401 - boto3 makes its classes as it goes
+    def _s3(self) -> Any:
         import boto3  # type: ignore[import-untyped]
         from botocore.config import Config  # type: ignore[import-untyped]
 

@@ -210,7 +210,7 @@ class Http:
         """Whether a URL is of the provider's own origin, to which the credentials go."""
         return _origin(url) == _origin(self.base_url)
 
-    def ask(self, method: str, path: str, **how: Any) -> requests.Response:  # noqa: ANN401 - requests' own words
+    def ask(self, method: str, path: str, **how: Any) -> requests.Response:
         """Send a request that changes nothing at the provider, so it is tried again while failures pass.
 
         Returns:
@@ -229,7 +229,7 @@ class Http:
 
         return self._again(send)
 
-    def trigger(self, method: str, path: str, **how: Any) -> requests.Response:  # noqa: ANN401
+    def trigger(self, method: str, path: str, **how: Any) -> requests.Response:
         """Send a request that costs something, so it is repeated only when no byte of it was sent.
 
         Raises:
@@ -248,7 +248,7 @@ class Http:
             raise Ambiguous(f"{self.message(response)}; {_MAYBE}")
         return response
 
-    def probe(self, path: str, **how: Any) -> None:  # noqa: ANN401
+    def probe(self, path: str, **how: Any) -> None:
         """Ask for something cheap, to see whether the credentials are accepted.
 
         Raises:
@@ -272,7 +272,7 @@ class Http:
         *,
         answer_seconds: float = SILENCE_SECONDS,
         check: Callable[[requests.Response], None],
-        **how: Any,  # noqa: ANN401
+        **how: Any,
     ) -> Iterator[Body]:
         """Send a request and hand out its answer's body as it arrives.
 
@@ -320,7 +320,7 @@ class Http:
         address = f"{response.request.method} {safe_url(response.url)}"
         return clean(f"{self.provider}: {address} answered {response.status_code} {text}").rstrip()
 
-    def json(self, response: requests.Response, error: type[TapError] = ExportFailed) -> Any:  # noqa: ANN401
+    def json(self, response: requests.Response, error: type[TapError] = ExportFailed) -> Any:
         """The JSON of an answer.
 
         Args:
@@ -334,7 +334,7 @@ class Http:
             address = f"{response.request.method} {safe_url(response.url)}"
             raise error(f"{self.provider}: {address} answered {response.status_code}, but no JSON") from None
 
-    def _once(self, method: str, path: str, **how: Any) -> requests.Response:  # noqa: ANN401
+    def _once(self, method: str, path: str, **how: Any) -> requests.Response:
         """Repeat a request only when no byte of it was sent; 429 and 503 mean that it was not taken on."""
         response = self._again(partial(self._send, method, self.url(path), **how), _NotSent)
         if response.status_code in (429, 503):
@@ -354,7 +354,7 @@ class Http:
         answer: requests.Response = again(send)()
         return answer
 
-    def _send(self, method: str, url: str, **how: Any) -> requests.Response:  # noqa: ANN401
+    def _send(self, method: str, url: str, **how: Any) -> requests.Response:
         how.setdefault("timeout", (CONNECT_SECONDS, SILENCE_SECONDS))
         response = self._hop(method, url, **how)
         if response.status_code == 401 and self._auth and self.own(url):
@@ -380,7 +380,7 @@ class Http:
         timeout: tuple[float, float],
         stream: bool = False,
         headers: Mapping[str, str] | None = None,
-        **how: Any,  # noqa: ANN401
+        **how: Any,
     ) -> requests.Response:
         own = self.own(url)
         sent = {"Accept-Encoding": "gzip"}
@@ -463,7 +463,7 @@ def _distances() -> Generator[float, Any, None]:
     """Growing and jittered waits in seconds, never shorter than an error asks for."""
     error = yield 0.0
     for step in (0.5, 1.0, 2.0, 4.0, *[8.0] * 99):
-        error = yield max(step * random.uniform(0.5, 1.0), getattr(error, "after", None) or 0.0)  # noqa: S311
+        error = yield max(step * random.uniform(0.5, 1.0), getattr(error, "after", None) or 0.0)
 
 
 def _join(base: str, url: str) -> str:
@@ -509,7 +509,7 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
         raise urllib3.exceptions.DecodeError
 
 
-def _set_timeout(raw: Any, seconds: float) -> None:  # noqa: ANN401 - a urllib3.HTTPResponse
+def _set_timeout(raw: Any, seconds: float) -> None:
     """Change how long an answer's connection may be silent.
 
     The timeout of requests can't do it: it is one for the answer's beginning, which a provider that computes

@@ -137,7 +137,7 @@ def _exact(number: str) -> float | Decimal:
 _decode = msgspec.json.Decoder(float_hook=_exact).decode
 
 
-def _loaded(document: str) -> Any:  # noqa: ANN401 - any JSON value
+def _loaded(document: str) -> Any:
     try:
         return _decode(document)
     except msgspec.DecodeError:  # for msgspec, half a surrogate pair is none
