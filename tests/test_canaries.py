@@ -53,7 +53,15 @@ AWS = {
     "AWS_SESSION_TOKEN": "FwoG3XIv/YXdz+EBY0aD=Hq2Vd7",
 }
 SERVICES = ("flex_insights", "intelepeer", "khoros_care", "gooee", "giosg")
-STATUSES = (400, 401, 403, 404, 409, 200, 429, 500)
+STATUSES = (400, 401, 403, 404, 409, 410, 422)
+OTHERS: tuple[dict[str, Any], ...] = (
+    {"close": "before_headers"},
+    {"truncate_after_bytes": 3},
+    {"chunked_truncate": True},
+    {"replace_body": "<html>Sign in</html>"},
+    {"status": 302, "headers": {"Location": "http://127.0.0.1:1/f?Signature=kQ7/w+Zt0=Xb2"}},
+    {"gzip_encode": True, "truncate_after_bytes": 12},
+)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +75,9 @@ def canaries(tmp_path_factory):
 
 def configuration(sandbox: Sandbox, folder: Path, *, logins: bool) -> dict[str, Any]:
     """All providers, with each of the two ways in which some of them know us."""
-    config = sandbox.config(ledger=str(folder / "ledger"), spool_dir=str(folder / "spool"))
+    config = sandbox.config(
+        ledger=str(folder / "ledger"), spool_dir=str(folder / "spool"), export_timeout="PT15S"
+    )
     config["khoros_care"]["exports"][0]["parameters"]["accessToken"] = CANARIES["khoros parameter"]
     if logins:
         del config["gooee"]["api_token"]
@@ -143,8 +153,11 @@ def faults(run: int) -> list[dict[str, Any]]:
     for i, service in enumerate(SERVICES):
         number = run * len(SERVICES) + i
         action = {"status": STATUSES[number % len(STATUSES)], "echo": forms[number % len(forms)]}
-        after = (0, 2, 5, 9)[(run + i) % 4]
+        after = (0, 1, 3, 5)[(run + i) % 4]
         rules.append({"service": service, "times": None, "after": after, "action": action})
+        passing = {"status": 503, "echo": forms[(number + 1) % len(forms)]}
+        rules.append({"service": service, "method": "GET", "after": 1, "action": passing})
+        rules.append({"service": service, "method": "GET", "action": OTHERS[number % len(OTHERS)]})
     host = {"times": 1, "action": {"status": 403, "echo": forms[run % len(forms)]}}
     rules += [{"service": service, **host} for service in ("khoros_files", "gooee_files")]
     password = {
