@@ -34,6 +34,7 @@ PARTS = 12
 _PROBE = 5  # wherever a part begins, one of its probes begins at a multiple of
 _STEP = PART - _PROBE + 1
 _LONGEST_WORD = 15
+_LONGEST_SHOWN = 1 << 16  # characters that are looked at where a few hundred of them are shown
 _DEPTH = 2  # Base64 within Base64, as where a vendor answers so with the header of Basic
 
 _ARMOUR = re.compile(r"-{4,}[A-Z0-9 ]+-{4,}")  # around keys in PEM; that is no secret
@@ -151,7 +152,7 @@ def clean_data(text: str) -> str:
 
 def shown(text: str, limit: int) -> str:
     """The beginning of a clean text; cleaned first, as half a secret is no longer known as one."""
-    return clean(text)[:limit]
+    return clean(text[:_LONGEST_SHOWN])[:limit]
 
 
 def safe_url(url: str) -> str:
