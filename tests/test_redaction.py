@@ -272,7 +272,8 @@ def test_every_handler_gets_clean_records(written):
     hide(SECRET)
     logger.info("as argument %s", SECRET)
     logger.info("as object %s", {"token": [SECRET]})
-    logger.info(f"in the message {SECRET}")  # noqa: G004 - that is what is tried
+    formatted = f"in the message {SECRET}"
+    logger.info(formatted)
     logger.info("extra", extra={"extra": SECRET, "more": {"token": SECRET}})
     logger.info("stack", stack_info=True)
     logger.info("%d is no number", SECRET)
