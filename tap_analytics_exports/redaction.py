@@ -34,6 +34,7 @@ PARTS = 12
 _PROBE = 5  # wherever a part begins, one of its probes begins at a multiple of
 _STEP = PART - _PROBE + 1
 _LONGEST_WORD = 15
+_LONGEST_SHOWN = 1 << 16  # characters that are looked at where a few hundred of them are shown
 _DEPTH = 2  # Base64 within Base64, as where a vendor answers so with the header of Basic
 
 _ARMOUR = re.compile(r"-{4,}[A-Z0-9 ]+-{4,}")  # around keys in PEM; that is no secret
@@ -55,12 +56,12 @@ class _Index:
         self._wholes: dict[str, tuple[str, ...]] = {}  # by their first characters
         self._parts: set[str] = set()
 
-    def add(self, secret: str) -> None:
-        """Look for a secret from now on; safe while other threads are looking."""
+    def add(self, secret: str, *, parts_too: bool) -> None:
+        """Look for a secret from now on, and for its parts; safe while other threads are looking."""
         if len(secret) < PART:
             return
         start = secret[:PART]
-        pieces = _ARMOUR.split(secret) if len(secret) >= PARTS else []
+        pieces = _ARMOUR.split(secret) if parts_too else []
         parts = {piece[i : i + PART] for piece in pieces for i in range(len(piece) - PART + 1)}
         parts = {part for part in parts if len(set(part)) >= PART // 2}
         self._wholes[start] = tuple({*self._wholes.get(start, ()), secret})
@@ -106,12 +107,13 @@ class _Known:
             if len(secret) < PART:
                 self._short = _pattern([each for each in self._all if len(each) < PART])
                 return
+            parts_too = len(secret) >= PARTS
             for spelling in _spellings(secret):
                 for reading in readings(as_is(spelling)):
-                    self._plain.add(reading.text)
+                    self._plain.add(reading.text, parts_too=parts_too)
                     folded = without_folds(reading)
-                    if len(folded.text) >= PARTS or folded is not reading:
-                        self._folded.add(folded.text)
+                    if parts_too or folded is not reading:
+                        self._folded.add(folded.text, parts_too=parts_too)
 
     def find(self, reading: Reading, original: str, depth: int = _DEPTH) -> Iterator[Span]:
         """Where in the original secrets are, in a reading of it and in all readings of that."""
@@ -150,7 +152,7 @@ def clean_data(text: str) -> str:
 
 def shown(text: str, limit: int) -> str:
     """The beginning of a clean text; cleaned first, as half a secret is no longer known as one."""
-    return clean(text)[:limit]
+    return clean(text[:_LONGEST_SHOWN])[:limit]
 
 
 def safe_url(url: str) -> str:

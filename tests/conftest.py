@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -108,8 +108,8 @@ def run_tap(config: dict[str, Any], *args: str, timeout: float = 60, **how: Any)
 class Sandbox:
     """The five services."""
 
-    def __init__(self, folder: Path, *args: str) -> None:
-        command = [SANDBOX, "--port", "0", "--dir", folder, "--job-seconds", "0.3", *args]
+    def __init__(self, folder: Path, *args: str, program: Sequence[str | Path] = (SANDBOX,)) -> None:
+        command = [*program, "--port", "0", "--dir", folder, "--job-seconds", "0.3", *args]
         self.log = folder / "log"
         with self.log.open("w") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)

@@ -15,6 +15,7 @@ import time
 from urllib.parse import quote, quote_plus
 
 import pytest
+from conftest import run_tap
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from singer_sdk.logging import StructuredFormatter
@@ -271,7 +272,8 @@ def test_every_handler_gets_clean_records(written):
     hide(SECRET)
     logger.info("as argument %s", SECRET)
     logger.info("as object %s", {"token": [SECRET]})
-    logger.info(f"in the message {SECRET}")  # noqa: G004 - that is what is tried
+    formatted = f"in the message {SECRET}"
+    logger.info(formatted)
     logger.info("extra", extra={"extra": SECRET, "more": {"token": SECRET}})
     logger.info("stack", stack_info=True)
     logger.info("%d is no number", SECRET)
@@ -357,3 +359,17 @@ def test_secrets_are_found_anywhere_in_the_settings():
         "intelepeer": {"sftp_private_key": "four", "sftp_private_key_file": "none", "api_token": None},
     }
     assert list(secrets(config)) == ["one", "two", "three", "four"]
+
+
+def test_a_rejected_row_has_no_secret_and_is_else_as_it_was(sandbox):
+    config = sandbox.config("giosg", ledger="")
+    token = config["giosg"]["api_token"]
+    config["giosg"]["exports"] = config["giosg"]["exports"][:1]
+    by = f"https://h.example/p?x=y {token[4:]} and,one,too,many"
+    sandbox.post(
+        "faults", [{"service": "giosg", "times": None, "action": {"substitute": ["User dialed", by]}}]
+    )
+    result = run_tap(config)
+    assert result.rejected
+    assert token[4:] not in result.stdout
+    assert any("https://h.example/p?x=y *** and,one,too,many" in row["raw"] for row in result.rejected)

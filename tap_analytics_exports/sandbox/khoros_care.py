@@ -214,7 +214,7 @@ class KhorosCare(Service):
         if export not in WITHOUT_URLS:
             one, key = (
                 f"{call.origin}{PAGE}/{workflow}/{quote(run, safe='')}",
-                f"companyKey={self.company_key}",
+                f"companyKey={quote(self.company_key, safe='')}",
             )
             result |= {
                 "downloadUrl": f"{one}/download?{key}" if export in EARLY_URL else "",
