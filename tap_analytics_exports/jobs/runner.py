@@ -97,7 +97,7 @@ class Part:
         files: What it made, once that is here; empty when it had no rows.
     """
 
-    request: Request
+    request: Request[Any]
     sent: bool = False
     submitted_at: datetime | None = None
     handle: Handle | None = None
@@ -131,7 +131,7 @@ class Job:
 
     stream: str
     provider: str
-    request: Request
+    request: Request[Any]
     last: str | None = None
     parts: list[Part] = field(default_factory=list)
     resumed: bool = False
@@ -534,7 +534,12 @@ class Jobs:
                 ledger.save(job.to_entry())
 
     def _await(
-        self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any], deadline: datetime
+        self,
+        job: Job,
+        request: Request[Any],
+        handle: Handle,
+        provider: Provider[Any, Any],
+        deadline: datetime,
     ) -> bool:
         """JobState at a job until it has files; False when it has none.
 
@@ -573,7 +578,7 @@ class Jobs:
                 self._cancel(job, request, handle, provider)
                 raise
 
-    def _cancel(self, job: Job, request: Request, handle: Handle, provider: Provider[Any, Any]) -> None:
+    def _cancel(self, job: Job, request: Request[Any], handle: Handle, provider: Provider[Any, Any]) -> None:
         try:
             provider.cancel(request, handle)
         except TapError as error:
