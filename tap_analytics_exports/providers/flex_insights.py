@@ -195,7 +195,8 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                 case status if status >= 400:
                     advice = _RESULT_ADVICE.get(status, _RESULT_ADVICE[400])
                     return Failed(f"{gooddata.message(self._http, response)}; {advice}")
-            return Unknown(f"{response.status_code} {response.headers.get('Content-Type', '')}".strip())
+            kind = response.headers.get("Content-Type") or "no content type"
+            return Unknown(f"{answers.call(self._http, response)} with {kind[:80]} in place of the report")
 
     def files(self, request: Request[FlexExport], handle: Handle) -> Sequence[RemoteFile]:
         """The one CSV file, from the answer that the look found if it is still open."""

@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import msgspec
 import requests
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
@@ -109,7 +109,7 @@ _Answer: Any = list[_Listed] | _Page
 class _Export(Struct):
     """An export ("Data Model"); the counts and the url are there once it is complete."""
 
-    status: str
+    status: Annotated[str, Meta(min_length=1)]
     errors: object = None
     number_of_rows: object = None
     total_bytes: object = None

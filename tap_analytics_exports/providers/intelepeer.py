@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import requests
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
@@ -108,7 +108,7 @@ class _Listed(Struct):
 class _Status(Struct):
     """Where a query is, or its files: the two have their answers alike."""
 
-    status: str
+    status: Annotated[str, Meta(min_length=1)]
     messages: object = None
 
 

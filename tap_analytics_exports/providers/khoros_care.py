@@ -197,14 +197,14 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
 
     def poll(self, request: Request[KhorosCareExport], handle: Handle) -> JobState:
         """Ask for the workflow's status."""
-        run = answers.handle(NAME, _Handle, handle).run_id
-        response = self._http.ask("GET", self._status_urls.get(run) or self._url(handle, "status"))
+        ids = answers.handle(NAME, _Handle, handle)
+        response = self._http.ask("GET", self._status_urls.get(ids.run_id) or self._url(ids, "status"))
         if response.status_code in (404, 410):
             raise JobGone(f"{self._http.message(response)}; Khoros does not know the workflow any more")
         if response.status_code != 200:
             raise ExportFailed(_refusal(self._http, response))
         try:
-            result = _result(answers.read(self._http, response, _Answer), run)
+            result = _result(answers.read(self._http, response, _Answer), ids.run_id)
         except answers.Malformed as error:
             return Unknown(str(error))
         if isinstance(result, str):
@@ -214,13 +214,15 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         url = result.job_info and result.job_info.download_url
         if url:
             hide(*parse_qs(url.partition("?")[2]).get("analyticsAccessToken", ()))
-            self._download_urls[run] = url
-        return _state(result.result or _Progress())
+            self._download_urls[ids.run_id] = url
+        if not result.result or not result.result.runner_state:
+            return Unknown(f"{answers.call(self._http, response)} with a malformed answer: no runnerState")
+        return _state(result.result)
 
     def files(self, request: Request[KhorosCareExport], handle: Handle) -> Sequence[RemoteFile]:
         """The one file, in the export's format."""
         name = f"{request.export.export_id}.{request.export.format}"
-        return [RemoteFile(name, partial(self._open, handle))]
+        return [RemoteFile(name, partial(self._open, answers.handle(NAME, _Handle, handle)))]
 
     def columns(self, export: KhorosCareExport) -> Sequence[str]:
         """The metrics that are asked for."""
@@ -251,9 +253,8 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
     def _key(self) -> str:
         return urlencode({"companyKey": self.settings.company_key})
 
-    def _url(self, handle: Handle, what: str) -> str:
+    def _url(self, ids: _Handle, what: str) -> str:
         """A workflow's URL, as the Quick Start has it; the ids have characters that must be encoded."""
-        ids = answers.handle(NAME, _Handle, handle)
         path = "/".join(map(answers.segment, (ids.workflow_id, ids.run_id, what)))
         return self._http.url(f"report/{path}?{self._key}")
 
@@ -300,9 +301,9 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         ]
 
     @contextmanager
-    def _open(self, handle: Handle) -> Iterator[Body]:
+    def _open(self, ids: _Handle) -> Iterator[Body]:
         # Taken at its word once, whatever its host; after that, its token may have expired.
-        given = self._download_urls.pop(answers.handle(NAME, _Handle, handle).run_id, None)
+        given = self._download_urls.pop(ids.run_id, None)
 
         def check(response: requests.Response) -> None:
             if response.status_code == 200:
@@ -315,7 +316,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
                 raise JobGone(f"{self._http.message(response)}; Khoros does not keep the file any more")
             raise ExportFailed(_refusal(self._http, response))
 
-        with self._http.body("GET", given or self._url(handle, "download"), check=check) as body:
+        with self._http.body("GET", given or self._url(ids, "download"), check=check) as body:
             yield no_object(body)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import json
@@ -213,6 +214,7 @@ ACTIONS = frozenset(
         "no_length",
         "gzip_encode",
         "replace_body",
+        "replace_bytes",
         "substitute",
     }
 )
@@ -456,6 +458,8 @@ class Hub:
             except Exception:
                 traceback.print_exc()
                 raise
+        if "replace_bytes" in action:
+            answer = replace(answer, body=base64.b64decode(action["replace_bytes"]))
         if "status" in action or "replace_body" in action:
             body = action.get("replace_body", action.get("body", ""))
             shape = () if "status" in action else answer.headers
