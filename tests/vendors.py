@@ -58,7 +58,7 @@ def yesterday(zone: Any = UTC) -> Window:
 def provider(
     sandbox: Sandbox, name: str, *, export: dict[str, Any] | None = None, **block: Any
 ) -> Iterator[tuple[Provider[Any, Any], Request[Any]]]:
-    """A provider with one export, and a request for a day or a snapshot of it; a setting of None is left out."""
+    """A provider with one export, and a request for a day or a snapshot; settings of None are left out."""
     config = sandbox.config(name, start_date="2026-01-01")
     exports = [{"name": "x", **EXPORTS[name], **(export or {})}]
     merged = {**config[name], "exports": exports, **block}
