@@ -28,20 +28,6 @@ from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import Provider, Request
 
 
-@pytest.fixture(autouse=True)
-def _no_patience(monkeypatch):
-    """Waits between tries are short, however long they are meant to be."""
-    sleep = time.sleep
-    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.005)))
-
-
-@pytest.fixture
-def quick(sandbox):
-    """The sandbox, where jobs take no time."""
-    sandbox.post("settings", {"job_seconds": 0.05, "giosg_seconds": 0})
-    return sandbox
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_an_export_is_loaded(quick, name, tmp_path):
     with provider(quick, name) as (made, request):
@@ -179,6 +165,7 @@ def answering(name: str, wrong: tuple[str, str], body: bytes, status: int | None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(requests.adapters.HTTPAdapter, "send", send)
+        patch.setattr(time, "sleep", lambda seconds: None)
         for module in [each for at, each in sys.modules.items() if at.startswith("tap_analytics_exports.")]:
             if hasattr(module, "hide"):  # tokens of any form would be taken out of the messages
                 patch.setattr(module, "hide", lambda *secrets: None)

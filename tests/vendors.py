@@ -97,6 +97,21 @@ class Outcome:
         return [row for text in texts for row in csv.DictReader(io.StringIO(text.decode(), newline=""))]
 
 
+def outcome(
+    sandbox: Sandbox,
+    name: str,
+    folder: Path,
+    *faults: dict[str, Any],
+    knobs: dict[str, Any] | None = None,
+    **how: Any,
+) -> Outcome:
+    """How an export of a provider ends where some things go wrong; `how` is for `provider`."""
+    sandbox.post("settings", knobs or {})
+    sandbox.post("faults", [{"service": name, **fault} for fault in faults])
+    with provider(sandbox, name, **how) as (made, request):
+        return run(made, request, folder)
+
+
 def run(made: Provider[Any, Any], request: Request[Any], folder: Path) -> Outcome:
     """Export, with new jobs where a failure is a passing one, and halves where a window is too large."""
     outcome = Outcome()
