@@ -138,8 +138,9 @@ def test_refused_credentials(quick, block, message):
 @pytest.mark.parametrize("status", [302, 404, 405])
 def test_a_login_that_is_nowhere_is_no_refusal(quick, status):
     quick.post("faults", [fault("/auth/login", None, "POST", status=status)])
-    with provider(quick, NAME, **LOGIN) as (made, _), pytest.raises(
-        Unreachable, match=f"answered {status}, which is no answer to a login; check base_url"
+    with (
+        provider(quick, NAME, **LOGIN) as (made, _),
+        pytest.raises(Unreachable, match=f"answered {status}, which is no answer to a login; check base_url"),
     ):
         made.check()
 
