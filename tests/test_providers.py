@@ -278,6 +278,38 @@ def test_a_malformed_answer_leaves_the_other_exports_alone(sandbox):
     assert "Traceback" not in result.stderr
 
 
+# Credentials, through the front door
+
+SECRETS = {
+    "flex_insights": "password",
+    "intelepeer": "password",
+    "khoros_care": "company_key",
+    "gooee": "api_token",
+    "giosg": "api_token",
+}
+
+
+def test_all_are_tried_and_nothing_is_triggered(sandbox):
+    result = run_tap(sandbox.config(), "--test")
+    assert result.exit_code == 0, result.stdout + result.stderr
+    assert {f"{name}: ok" for name in NAMES} <= set(result.stdout.splitlines())
+    assert sandbox.get("jobs") == []
+
+
+def test_credentials_that_are_refused_fail_each_provider_by_its_name(sandbox):
+    config = sandbox.config()
+    for name, key in SECRETS.items():
+        config[name][key] = "not-the-right-one"
+    result = run_tap(config)
+    tested = run_tap(config, "--test")
+    assert (result.exit_code, result.runs, tested.exit_code) == (1, [], 1), result.stderr
+    assert sandbox.get("jobs") == []
+    for name in NAMES:
+        for output in (result.stderr, tested.stdout):
+            assert re.search(rf"{name}: .*401.*check .*(credentials|password)", output), (name, output)
+    assert "not-the-right-one" not in result.stderr + tested.stdout + tested.stderr
+
+
 # Handles, as a state or a ledger may have them
 
 

@@ -48,7 +48,7 @@ class GiosgExport(Export, kw_only=True, forbid_unknown_fields=True):
     step_index: Annotated[int, about("Step", "Index of the step; 0 is the source"), Meta(ge=0)]
     filters: Annotated[
         list[dict[str, Any]], about("Filters", "Objects with `property` and `values`; empty: all events")
-    ] = []  # noqa: RUF012
+    ] = []
     step_data: Annotated[
         list[dict[str, Any]] | None, about("Step data", "For each step an object with its `actions`")
     ] = None

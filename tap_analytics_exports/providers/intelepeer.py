@@ -118,17 +118,17 @@ class IntelePeerExport(Export, kw_only=True, forbid_unknown_fields=True):
     event: Annotated[str, about("Event", "Name of the event, such as CallEvent; upper and lower case count")]
     fields: Annotated[
         list[str], about("Fields", "Fields to ask for; empty: the common ones and all that the API lists")
-    ] = []  # noqa: RUF012 - msgspec copies it
+    ] = []
     filters: Annotated[
         dict[str, Any],
         about("Filters", 'Which records to export, such as {"FlowId": {"$eq": "5dcf48b453e0ab04386da7d1"}}'),
-    ] = {}  # noqa: RUF012
+    ] = {}
     scope: Annotated[
         dict[str, Any],
         about(
             "Scope", "Which sessions to look at, as the API takes it: an object with `filters` and `scope`"
         ),
-    ] = {}  # noqa: RUF012
+    ] = {}
 
 
 class IntelePeerSettings(FileSettings, kw_only=True, forbid_unknown_fields=True):

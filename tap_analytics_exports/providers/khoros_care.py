@@ -117,11 +117,11 @@ class KhorosCareExport(Export, kw_only=True, forbid_unknown_fields=True):
     format: Annotated[Literal["csv", "json"], about("Format", "In which Khoros writes the file")] = "csv"
     metrics: Annotated[
         list[str], about("Metrics", "The columns to ask for, such as CONVERSATION_ID; empty: all")
-    ] = []  # noqa: RUF012
+    ] = []
     parameters: Annotated[
         dict[str, Parameter | list[Parameter]],
         about("Parameters", "Any other parameter of the export, such as teamIds; a list repeats it"),
-    ] = {}  # noqa: RUF012
+    ] = {}
 
 
 class KhorosCareSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
