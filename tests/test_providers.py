@@ -4,9 +4,11 @@ import io
 import json
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +28,7 @@ from tap_analytics_exports.errors import (
 )
 from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import Provider, Request
+from tap_analytics_exports.transport.download import download
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -113,10 +116,10 @@ def handle(made: Provider[Any, Any]) -> dict[str, Any]:
     return dict(HANDLES[made.name])
 
 
-def download(made: Provider[Any, Any], request: Request[Any]) -> None:
+def fetch(made: Provider[Any, Any], request: Request[Any]) -> None:
     (file,) = made.files(request, handle(made))
-    with file.open():
-        pass
+    with tempfile.TemporaryDirectory() as folder:
+        download(file, Path(folder, "file"))
 
 
 # Each call of each provider, and what makes it.
@@ -136,7 +139,7 @@ CALLS: dict[tuple[str, str, str], Doing] = {
     ("gooee", "GET", "/exports/"): lambda made, request: made.find(request, None),
     ("gooee", "POST", "/exports/"): lambda made, request: made.submit(request),
     ("gooee", "GET", "/exports/e06b/"): lambda made, request: made.poll(request, handle(made)),
-    ("giosg", "GET", "/info/"): download,
+    ("giosg", "GET", "/info/"): fetch,
 }
 
 
