@@ -55,7 +55,7 @@ def body(http: Http, response: requests.Response, limit: int = LIMIT) -> bytes:
     Raises:
         Unreachable: It broke off, or has more than `limit` bytes.
     """
-    arrived = b""
+    arrived = bytearray()
     try:
         for chunk in response.iter_content(1 << 16):
             arrived += chunk
@@ -63,7 +63,7 @@ def body(http: Http, response: requests.Response, limit: int = LIMIT) -> bytes:
                 raise Unreachable(f"{call(http, response)} with more than {limit} bytes, which is no answer")
     except requests.RequestException as error:
         raise Unreachable(f"{call(http, response)}, which broke off ({type(error).__name__})") from None
-    return arrived
+    return bytes(arrived)
 
 
 def read(
@@ -161,8 +161,10 @@ def count(provider: str, field: str, value: object) -> int | None:
             return int(value)
         case str() if len(value) <= 30 and _COUNT.fullmatch(value.strip()):
             return int(value.strip().partition(".")[0].replace(",", ""))
+    # What is nested may be too deep to be shown.
+    shown = clean(repr(value))[:80] if isinstance(value, str | int | float) else f"a {type(value).__name__}"
     raise ExportFailed(
-        f"{provider}: the answer's {field} is {clean(repr(value))[:80]}, which is no count, so the file "
+        f"{provider}: the answer's {field} is {shown}, which is no count, so the file "
         "can't be checked by it; ask the vendor what it means"
     )
 
