@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,3 +161,12 @@ def sandbox(session_sandbox: Sandbox) -> Sandbox:
     """The services as they are when they start: no faults, no jobs, nothing recorded."""
     session_sandbox.post("reset")
     return session_sandbox
+
+
+@pytest.fixture
+def quick(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    """The services with jobs that take no time, for providers in this process, whose waits are short too."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.005)))
+    sandbox.post("settings", {"job_seconds": 0.05, "giosg_seconds": 0})
+    return sandbox

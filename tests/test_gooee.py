@@ -1,115 +1,98 @@
-"""Gooee, as its documents say it, and what the tap makes of each of its answers."""
+"""Gooee, as its documents say it, and what each of its answers comes to; first without the tap."""
 
 import json
 import re
+import uuid
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 from conftest import Result, Sandbox, run_tap, start_tap
+from vendors import ENERGY, outcome, provider, run
 
-ENERGY = "6092953b-94a6-476d-aad8-f4b42a0f0c08"
+from tap_analytics_exports.errors import (
+    Ambiguous,
+    CredentialsRefused,
+    ExportFailed,
+    SettingsError,
+    Unreachable,
+)
+from tap_analytics_exports.providers.base import Empty, Failed, Ready
+
+NAME = "gooee"
 EMPTY = "00c0ffee-0000-4000-8000-000000000000"
 CREATE = r"/analytics/exports?/?$"
 ONE = r"/analytics/exports/[^/?]+/$"
+LIST = r"/exports/\?"
 HOST = r"\.csv\?"
+LOGIN = {"api_token": None, "username": "lights@example.com", "password": "gooee-pass"}
 
 
-def lights(sandbox: Sandbox, *exports: dict[str, Any], **block: Any) -> dict[str, Any]:
-    """Some exports, one of energy if none is named."""
-    config = sandbox.config("gooee")
-    exports = exports or ({},)
-    named = [
-        {"name": f"x{i}" if i else "energy", "query_id": ENERGY, **each} for i, each in enumerate(exports)
-    ]
-    config["gooee"] |= {"exports": named, **block}
-    return config
-
-
-def asked(sandbox: Sandbox, service: str = "gooee") -> list[tuple[str, str, int]]:
+def asked(sandbox: Sandbox, service: str = NAME) -> list[tuple[str, str, int]]:
     """Each request's method, path and status."""
     seen = sandbox.get("requests", service=service)
     return [(each["method"], urlsplit(each["path"]).path, each["status"]) for each in seen]
 
 
 def jobs(sandbox: Sandbox) -> list[dict[str, Any]]:
-    return sandbox.get("jobs", service="gooee")
+    return sandbox.get("jobs", service=NAME)
 
 
-def statuses(result: Result) -> list[str]:
-    return [run["status"] for run in result.runs]
-
-
-def devices(result: Result, stream: str = "energy") -> list[tuple[str, str]]:
-    return [(record["timestamp"], record["device_id"]) for record in result.records(stream)]
-
-
-def expected(sandbox: Sandbox, result: Result) -> list[tuple[str, str]]:
-    """The rows of the snapshot that was handed out last."""
-    as_of = sandbox.get("served", service="gooee")[-1]["as_of"]
-    rows = sandbox.get("expected", provider="gooee", export=ENERGY, as_of=as_of)
+def expected(sandbox: Sandbox) -> list[tuple[str, str]]:
+    """The rows of the snapshot that was handed out last, by instant and device."""
+    as_of = sandbox.get("served", service=NAME)[-1]["as_of"]
+    rows = sandbox.get("expected", provider=NAME, export=ENERGY, as_of=as_of)
     return [(row["timestamp"], row["device_id"]) for row in rows]
 
 
-def good(sandbox: Sandbox, result: Result) -> None:
-    assert (result.exit_code, statuses(result)[-1]) == (0, "loaded"), result.stderr
-    assert devices(result) == expected(sandbox, result)
-    assert len(result.of("ACTIVATE_VERSION", "energy")) == 1
+def good(sandbox: Sandbox, found) -> None:
+    assert found.statuses[-1] == "loaded", found
+    assert [(row["timestamp"], row["device_id"]) for row in found.rows] == expected(sandbox)
+
+
+def fault(path: str, times: int | None = 1, method: str = "GET", **action: Any) -> dict[str, Any]:
+    service = "gooee_files" if path == HOST else NAME
+    return {"service": service, "method": method, "path": path, "times": times, "action": action}
+
+
+def create(**action: Any) -> dict[str, Any]:
+    return fault(CREATE, method="POST", **action)
 
 
 # The way of a snapshot
 
 
-def test_an_export_is_created_awaited_and_its_url_fetched_anew(sandbox):
-    result = run_tap(lights(sandbox), env={"TAP_ANALYTICS_EXPORTS_LOGLEVEL": "DEBUG"})
-    good(sandbox, result)
-    everything = sorted(sandbox.get("requests"), key=lambda each: each["time"])
-    here, *_, last, file = [each for each in everything if each["service"] in ("gooee", "gooee_files")]
-    assert here["path"].startswith("/analytics/exports/?")  # whether it is there already
+def test_an_export_is_created_awaited_and_its_url_fetched_anew(quick, tmp_path):
+    with provider(quick, NAME) as (made, request):
+        good(quick, run(made, request, tmp_path))
+    everything = sorted(quick.get("requests"), key=lambda each: each["time"])
+    *_, last, file = [each for each in everything if each["service"] in (NAME, "gooee_files")]
     assert re.search(ONE, last["path"])
     assert (file["service"], file["authorization"], file["cookies"]) == ("gooee_files", None, [])
-    assert {each["authorization"] for each in everything if each["service"] == "gooee"} == {"raw"}
-    assert sandbox.get("statistics")["counts"] == {}
-    (state,) = [job for state in result.of("STATE") for job in state["value"]["bookmarks"]["energy"]["jobs"]]
-    assert state["handle"] == {"id": jobs(sandbox)[0]["id"]}
-    for secret in (sandbox.config()["gooee"]["api_token"], "Signature="):
-        assert secret not in result.stdout + result.stderr
+    assert {each["authorization"] for each in everything if each["service"] == NAME} == {"raw"}
+    assert quick.get("statistics")["counts"] == {}
+    (job,) = jobs(quick)
+    name = job["request"]["name"]
+    assert name == f"tap-analytics-exports {request.fingerprint} {request.export_id}"
+    assert (len(request.fingerprint), len(name) <= 100) == (32, True)
 
 
-def test_its_name_has_the_fingerprint_and_our_id_in_a_hundred_signs(sandbox):
-    result = run_tap(lights(sandbox, {}, {}))
-    assert result.exit_code == 0, result.stderr
-    names = {job["request"]["name"].split(" ")[-1]: job["request"]["name"] for job in jobs(sandbox)}
-    assert set(names) == {run["export_id"] for run in result.runs}
-    for name in names.values():
-        assert re.fullmatch(r"tap-analytics-exports [0-9a-f]{32} [0-9a-f-]{36}", name)
-        assert len(name) <= 100
-
-
-def test_an_empty_export_empties_the_table_and_tells_its_columns(sandbox):
-    result = run_tap(lights(sandbox, {"query_id": EMPTY}))
-    assert (result.exit_code, statuses(result)) == (0, ["empty"]), result.stderr
-    assert len(result.of("ACTIVATE_VERSION", "energy")) == 1
-    assert [name for name in result.schema("energy") if not name.startswith("_sdc_")]
-
-
-def test_an_empty_export_may_have_no_file(sandbox):
+def test_an_empty_export_may_have_no_file(quick, tmp_path):
     without = {"substitute": ['"url":"[^"]*"', '"url":null']}
-    sandbox.post("faults", [{"service": "gooee", "path": ONE, "times": None, "action": without}])
-    result = run_tap(lights(sandbox, {"query_id": EMPTY}))
-    assert (result.exit_code, statuses(result)) == (0, ["empty"]), result.stderr
-    assert not asked(sandbox, "gooee_files")
+    rule = {"path": ONE, "times": None, "action": without}
+    assert outcome(quick, NAME, tmp_path, rule, export={"query_id": EMPTY}).statuses == ["empty"]
+    assert not asked(quick, "gooee_files")
 
 
 @pytest.mark.parametrize("status", [404, 405, 301])
-def test_either_spelling_of_the_path_creates(sandbox, status):
-    sandbox.post("settings", {"gooee_create_path": "/analytics/export"})
+def test_either_spelling_of_the_path_creates(quick, status, tmp_path):
     headers = {"Location": "/analytics/exports"} if status == 301 else {}
-    rule = {"service": "gooee", "method": "POST", "path": "/exports/$", "times": None}
-    sandbox.post("faults", [{**rule, "action": {"status": status, "headers": headers}}])
-    good(sandbox, run_tap(lights(sandbox)))
-    posts = [each for each in asked(sandbox) if each[0] == "POST"]
+    rule = fault("/exports/$", None, "POST", status=status, headers=headers)
+    knobs = {"gooee_create_path": "/analytics/export"}
+    good(quick, outcome(quick, NAME, tmp_path, rule, knobs=knobs))
+    posts = [each for each in asked(quick) if each[0] == "POST"]
     assert posts == [("POST", "/analytics/exports/", status), ("POST", "/analytics/export", 201)]
 
 
@@ -117,147 +100,349 @@ def test_either_spelling_of_the_path_creates(sandbox, status):
 
 
 @pytest.mark.parametrize("scheme", ["raw", "Bearer"])
-def test_an_api_token_raw_or_as_bearer(sandbox, scheme):
-    good(sandbox, run_tap(lights(sandbox, auth_scheme=scheme)))
-    seen = {each["authorization"] for each in sandbox.get("requests", service="gooee")}
+def test_an_api_token_raw_or_as_bearer(quick, scheme, tmp_path):
+    good(quick, outcome(quick, NAME, tmp_path, auth_scheme=scheme))
+    seen = {each["authorization"] for each in quick.get("requests", service=NAME)}
     assert seen == {scheme}
 
 
-def logged_in(sandbox: Sandbox, **block: Any) -> dict[str, Any]:
-    config = lights(sandbox, username="lights@example.com", password="gooee-pass", **block)
-    del config["gooee"]["api_token"]
-    return config
-
-
-def test_a_jwt_that_is_given(sandbox):
-    config = logged_in(sandbox)
-    login = {key: config["gooee"].pop(key) for key in ("username", "password")}
-    url = f"{config['gooee']['base_url']}/auth/login"
+def test_a_jwt_that_is_given(quick, tmp_path):
+    url = f"{quick.config()[NAME]['base_url']}/auth/login"
+    login = {"username": LOGIN["username"], "password": LOGIN["password"]}
     token = requests.post(url, json=login, timeout=10).json()["token"]
-    config["gooee"] |= {"api_token": token, "auth_scheme": "JWT"}
-    good(sandbox, run_tap(config))
+    good(quick, outcome(quick, NAME, tmp_path, api_token=token, auth_scheme="JWT"))
 
 
-def test_a_login_gives_a_jwt_which_is_renewed_once_it_is_refused(sandbox):
-    sandbox.post("faults", [{"service": "gooee", "path": ONE, "after": 1, "action": {"status": 401}}])
-    result = run_tap(logged_in(sandbox), env={"TAP_ANALYTICS_EXPORTS_LOGLEVEL": "DEBUG"})
-    good(sandbox, result)
-    paths = [path for _, path, _ in asked(sandbox)]
-    assert paths.count("/auth/login") == 2
-    assert "gooee-pass" not in result.stderr
-    assert len(jobs(sandbox)) == 1
+def test_a_login_gives_a_jwt_which_is_renewed_once_it_is_refused(quick, tmp_path):
+    good(quick, outcome(quick, NAME, tmp_path, {**fault(ONE, status=401), "after": 1}, **LOGIN))
+    assert [path for _, path, _ in asked(quick)].count("/auth/login") == 2
+    assert len(jobs(quick)) == 1
 
 
-@pytest.mark.parametrize("how", ["token", "login"])
-def test_refused_credentials_fail_the_provider_by_name(sandbox, how):
-    config = lights(sandbox, api_token="not-the-right-one") if how == "token" else logged_in(sandbox)
-    if how == "login":
-        config["gooee"]["password"] = "not-the-right-one"
-    result = run_tap(config)
-    assert (result.exit_code, result.runs, jobs(sandbox)) == (1, [], [])
-    assert re.search("gooee.*check (the credentials|username and password)", result.stderr)
-    tested = run_tap(config, "--test")
-    assert tested.exit_code == 1
-    assert "not-the-right-one" not in result.stderr + tested.stdout + tested.stderr
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ({"api_token": "not-the-right-one"}, r"gooee: .*401.*check the credentials"),
+        ({**LOGIN, "password": "not-the-right-one"}, r"gooee: .*401.*check username and password"),
+    ],
+)
+def test_refused_credentials(quick, block, message):
+    with provider(quick, NAME, **block) as (made, request):
+        for verb in (made.check, lambda: made.submit(request)):
+            with pytest.raises(CredentialsRefused, match=message) as raised:
+                verb()
+            assert "not-the-right-one" not in str(raised.value)
+    assert jobs(quick) == []
+
+
+@pytest.mark.parametrize("status", [302, 404, 405])
+def test_a_login_that_is_nowhere_is_no_refusal(quick, status):
+    quick.post("faults", [fault("/auth/login", None, "POST", status=status)])
+    with (
+        provider(quick, NAME, **LOGIN) as (made, _),
+        pytest.raises(Unreachable, match=f"answered {status}, which is no answer to a login; check base_url"),
+    ):
+        made.check()
 
 
 def test_no_credentials_are_a_mistake_in_the_settings(sandbox):
-    config = lights(sandbox)
-    del config["gooee"]["api_token"]
-    result = run_tap(config)
-    assert result.exit_code == 1
-    assert "gooee.api_token: is required, or `username` and `password`" in result.stderr
+    message = "gooee.api_token: is required, or `username` and `password`"
+    with pytest.raises(SettingsError, match=message), provider(sandbox, NAME, api_token=None):
+        pass
 
 
-def test_test_asks_who_we_are(sandbox):
-    result = run_tap(lights(sandbox), "--test")
-    assert (result.exit_code, asked(sandbox)) == (0, [("GET", "/me", 200)]), result.stderr
+def test_check_asks_who_we_are(quick):
+    with provider(quick, NAME) as (made, _):
+        made.check()
+    assert asked(quick) == [("GET", "/me", 200)]
 
 
 # What is checked
 
 
-def test_number_of_rows_is_checked(sandbox):
-    sandbox.post("settings", {"row_count_lie": 1})
-    result = run_tap(lights(sandbox))
-    assert (result.exit_code, set(statuses(result))) == (3, {"failed"})
-    assert "100 rows where the vendor says 101" in result.runs[0]["error"]
-    assert (devices(result), result.of("ACTIVATE_VERSION", "energy")) == ([], [])
+@pytest.mark.parametrize("written", ["{}", "{}.0", '"{}"'])
+def test_counts_go_along_with_the_file_however_they_are_written(quick, written):
+    substitute = [r'"(number_of_rows|total_bytes)":(\d+)', rf'"\1":{written.format(chr(92) + "2")}']
+    quick.post("faults", [fault(ONE, None, substitute=substitute)])
+    with provider(quick, NAME) as (made, request):
+        handle = made.submit(request)
+        while made.poll(request, handle) != Ready():
+            pass
+        (file,) = made.files(request, handle)
+    assert file.rows == 100
+    assert isinstance(file.size, int)
+    assert file.size > 1000
 
 
-def test_total_bytes_is_checked(sandbox):
-    lie = {"substitute": [r'"total_bytes":(\d+)', r'"total_bytes":9\1']}
-    sandbox.post("faults", [{"service": "gooee", "path": ONE, "times": None, "action": lie}])
-    result = run_tap(lights(sandbox))
-    assert (result.exit_code, statuses(result), devices(result)) == (3, ["failed"], [])
-    assert "bytes arrived where 9" in result.runs[0]["error"]
+@pytest.mark.parametrize("field", ["number_of_rows", "total_bytes"])
+@pytest.mark.parametrize("value", ["-1", '"many"', "1.5", "true", "[]"])
+def test_a_count_that_nobody_can_read_fails_the_export(quick, field, value, tmp_path):
+    rule = fault(ONE, None, substitute=[rf'"{field}":\d+', f'"{field}":{value}'])
+    found = outcome(quick, NAME, tmp_path, rule)
+    assert found.statuses == ["failed"]
+    assert re.search(rf"gooee: the answer's {field} is .*, which is no count", found.error)
 
 
-def test_an_expired_url_is_fetched_anew(sandbox):
-    sandbox.post("faults", [{"service": "gooee_files", "action": {"status": 403, "body": "expired"}}])
-    good(sandbox, run_tap(lights(sandbox)))
-    seen = [each for each in sandbox.get("requests") if each["service"] in ("gooee", "gooee_files")]
+def test_total_bytes_is_checked(quick, tmp_path):
+    lie = fault(ONE, None, substitute=[r'"total_bytes":(\d+)', r'"total_bytes":9\1'])
+    found = outcome(quick, NAME, tmp_path, lie)
+    assert (found.statuses, "bytes arrived where 9" in found.error) == (["failed"], True)
+
+
+def test_an_expired_url_is_fetched_anew(quick, tmp_path):
+    good(quick, outcome(quick, NAME, tmp_path, fault(HOST, status=403, body="expired")))
+    seen = [each for each in quick.get("requests") if each["service"] in (NAME, "gooee_files")]
     order = [each["service"] for each in sorted(seen, key=lambda each: each["time"])]
-    assert order[-4:] == ["gooee", "gooee_files", "gooee", "gooee_files"]
+    assert order[-4:] == [NAME, "gooee_files", NAME, "gooee_files"]
 
 
-def test_urls_that_are_always_expired_fail_the_export(sandbox):
-    sandbox.post("settings", {"url_seconds": -5})
-    result = run_tap(lights(sandbox))
-    assert (result.exit_code, statuses(result)) == (3, ["failed"])
-    assert "answered 403" in result.runs[0]["error"]
-    assert "Signature" not in result.stdout + result.stderr
+def test_urls_that_are_always_expired_fail_the_export(quick, tmp_path):
+    found = outcome(quick, NAME, tmp_path, knobs={"url_seconds": -5})
+    assert found.statuses == ["failed"]
+    assert "answered 403" in found.error
+    assert "Signature" not in found.error
 
 
 # Deleting
 
 
-def test_delete_after_deletes_once_the_rows_are_out(sandbox):
-    result = run_tap(lights(sandbox, {"delete_after": True}, {}))
-    assert result.exit_code == 0, result.stderr
-    state = {job["request"]["name"].split(" ")[-1]: job["state"] for job in jobs(sandbox)}
-    runs = {run["stream"]: run["export_id"] for run in result.runs}
-    assert (state[runs["energy"]], state[runs["x1"]]) == ("deleted", "done")
+@pytest.mark.parametrize(("wanted", "state"), [(True, "deleted"), (False, "done")])
+def test_delete_after_deletes(quick, wanted, state, tmp_path):
+    with provider(quick, NAME, export={"delete_after": wanted}) as (made, request):
+        run(made, request, tmp_path)
+        made.done(request, {"id": jobs(quick)[0]["id"]})
+    assert [job["state"] for job in jobs(quick)] == [state]
 
 
-def test_an_export_that_failed_is_not_deleted(sandbox):
-    sandbox.post("settings", {"row_count_lie": 1})
-    result = run_tap(lights(sandbox, {"delete_after": True}))
-    assert result.exit_code == 3
-    assert {job["state"] for job in jobs(sandbox)} == {"done"}
-
-
-def test_a_delete_that_is_refused_is_only_a_warning(sandbox):
-    rule = {"service": "gooee", "method": "DELETE", "times": None, "action": {"status": 403}}
-    sandbox.post("faults", [rule])
-    result = run_tap(lights(sandbox, {"delete_after": True}))
-    good(sandbox, result)
-    assert "not deleted" in result.stderr
+def test_a_delete_that_is_refused_says_what_to_do(quick):
+    quick.post("faults", [fault(ONE, None, "DELETE", status=403)])
+    with provider(quick, NAME, export={"delete_after": True}) as (made, request):
+        handle = made.submit(request)
+        with pytest.raises(ExportFailed, match=r"403.*may delete exports, or turn delete_after off"):
+            made.done(request, handle)
 
 
 # Finding exports again
 
 
 @pytest.mark.parametrize("answer", [{"close": "before_headers"}, {"status": 504}, {"replace_body": "<html>"}])
-def test_an_export_that_was_created_without_an_answer_is_found_by_name(sandbox, answer):
-    sandbox.post("settings", {"gooee_page_size": 1})
-    before = run_tap(lights(sandbox, {"query_id": EMPTY}, {"query_id": EMPTY}))
-    assert before.exit_code == 0
-    rule = {"service": "gooee", "method": "POST", "action": {"run": True, **answer}}
-    sandbox.post("faults", [rule])
-    result = run_tap(lights(sandbox))
-    good(sandbox, result)
-    assert len(jobs(sandbox)) == 3
-    assert jobs(sandbox)[-1]["request"]["name"].endswith(result.runs[0]["export_id"])
+def test_an_export_that_was_created_without_an_answer_is_found_by_name(quick, answer):
+    quick.post("settings", {"gooee_page_size": 1})
+    with provider(quick, NAME) as (made, request):
+        for _ in range(2):
+            made.submit(replace(request, fingerprint=uuid.uuid4().hex, export_id=str(uuid.uuid4())))
+        quick.post("faults", [create(run=True, **answer)])
+        with pytest.raises(Ambiguous):
+            made.submit(request)
+        assert made.find(request, None) == (request.export_id, {"id": jobs(quick)[-1]["id"]})
 
 
-def test_an_export_that_was_perhaps_not_created_is_not_created_twice(sandbox):
-    rule = {"service": "gooee", "method": "POST", "action": {"close": "before_headers"}}
-    sandbox.post("faults", [rule])
-    result = run_tap(lights(sandbox))
-    assert (result.exit_code, statuses(result), jobs(sandbox)) == (3, ["failed"], [])
-    assert "whether a job was triggered is not known" in result.runs[0]["error"]
-    assert len([each for each in asked(sandbox) if each[0] == "POST"]) == 1
+def test_an_export_that_was_perhaps_not_created_is_not_found(quick):
+    quick.post("faults", [create(close="before_headers")])
+    with provider(quick, NAME) as (made, request):
+        with pytest.raises(Ambiguous, match="whether a job was triggered is not known"):
+            made.submit(request)
+        assert made.find(request, None) is None
+    assert jobs(quick) == []
+    assert len([each for each in asked(quick) if each[0] == "POST"]) == 1
+
+
+def test_an_export_of_another_process_is_found_unless_its_rows_are_safe(quick):
+    with provider(quick, NAME) as (made, request):
+        first = made.submit(request)
+    with provider(quick, NAME) as (made, again):
+        assert made.find(again, None) == (request.export_id, first)
+    with provider(quick, NAME) as (made, again):
+        assert made.find(again, request.export_id) is None
+        made.submit(again)
+    with provider(quick, NAME) as (made, third):  # the first was consumed before the second
+        assert made.find(third, again.export_id) is None
+    with provider(quick, NAME, export={"query_id": EMPTY}) as (made, other):
+        assert made.find(other, None) is None
+
+
+@pytest.mark.parametrize(
+    ("action", "message"),
+    [
+        ({"status": 403}, "answered 403.*can't be seen.*may list them"),
+        ({"status": 404}, "answered 404.*can't be seen"),
+        ({"replace_body": {"count": 0}}, "malformed.*can't be seen"),
+        (
+            {"replace_body": [], "headers": {"Link": '<https://elsewhere.example/>; rel="next"'}},
+            "another host",
+        ),
+        ({"replace_body": [], "headers": {"Link": '</analytics/exports/>; rel="next"'}}, "has no end"),
+        ({"replace_body": {"results": [], "next": "/analytics/exports/"}}, "has no end"),
+    ],
+)
+def test_a_list_that_is_refused_does_not_count_as_not_found(quick, action, message, monkeypatch):
+    monkeypatch.setattr("tap_analytics_exports.providers.gooee._PAGES", 5)
+    quick.post("faults", [fault("/exports/", None, **action)])
+    with provider(quick, NAME) as (made, request), pytest.raises(Unreachable, match=message):
+        made.find(request, None)
+
+
+def test_a_list_may_be_an_object_with_results(quick):
+    with provider(quick, NAME) as (made, request):
+        handle = made.submit(request)
+        quick.post("faults", [fault(LIST, substitute=[r"(?s)^(.*)$", r'{"results":\1,"next":null}'])])
+        assert made.find(request, None) == (request.export_id, handle)
+
+
+# The table of outcomes
+
+
+STATES = [
+    # What a running export is called, how it ends, what the jobs come to, the message.
+    (["queued", "running"], "done", ["loaded"], ""),
+    (["Queued"], "done", ["loaded"], ""),
+    (["queued"], "failed", ["failed"], "the export failed: Query execution was cancelled.*look at the query"),
+    (["paused"], "stuck", ["failed"], "unknown state 'paused'"),
+]
+
+
+@pytest.mark.parametrize("case", STATES, ids=str)
+def test_states(quick, case, tmp_path):
+    words, ends, statuses, message = case
+    fail = [{"service": NAME, "outcome": ends, "times": 1}]
+    found = outcome(quick, NAME, tmp_path, knobs={"gooee_words": words, "fail_jobs": fail})
+    assert found.statuses == statuses
+    assert re.search(message, found.error)
+
+
+@pytest.mark.parametrize(
+    ("errors", "why"),
+    [
+        (None, "Gooee does not say why"),
+        ("", "Gooee does not say why"),
+        ("no JSON", "no JSON"),
+        ('{"detail": ["a", {"b": "c"}]}', "a; c"),
+        ({"detail": "an object"}, "an object"),
+        ([1, [2]], "1; 2"),
+    ],
+)
+def test_why_an_export_failed(quick, errors, why):
+    quick.post("faults", [fault(ONE, replace_body={"status": "failed", "errors": errors})])
+    with provider(quick, NAME) as (made, request):
+        state = made.poll(request, made.submit(request))
+    assert isinstance(state, Failed)
+    assert f"the export failed: {why}; " in state.why
+
+
+def test_a_complete_export_of_no_rows_and_no_url_is_empty(quick):
+    body = {"status": "complete", "number_of_rows": "0", "url": None}
+    quick.post("faults", [fault(ONE, replace_body=body)])
+    with provider(quick, NAME) as (made, request):
+        assert made.poll(request, made.submit(request)) == Empty()
+
+
+WRONG = {"query": ['Invalid pk "1" - object does not exist.']}
+OUTCOMES = {
+    # What goes wrong: what the jobs come to, the exports that were created, the message.
+    "create 400": (create(status=400, body=WRONG), ["failed"], 0, "400.*Invalid pk.*check query_id"),
+    "create 403": (create(status=403), ["failed"], 0, "answered 403.*may create exports"),
+    "create 404, at either path": (
+        fault(CREATE, None, "POST", status=404),
+        ["failed"],
+        0,
+        "answered 404.*check base_url",
+    ),
+    "create 429": (create(status=429, headers={"Retry-After": "1"}), ["loaded"], 1, ""),
+    "create 503": (create(status=503), ["loaded"], 1, ""),
+    "create 201 without an id": (create(replace_body={}), ["loaded"], 1, ""),
+    "status 500 for a while": (fault(ONE, 2, status=500), ["loaded"], 1, ""),
+    "status no JSON for a while": (fault(ONE, 2, status=200, body="<html>"), ["loaded"], 1, ""),
+    "status 403": (fault(ONE, status=403), ["failed"], 1, "answered 403.*may see exports"),
+    "status 404": (fault(ONE, status=404), ["failed", "loaded"], 2, "does not know the export"),
+    "complete without numbers": (
+        fault(ONE, None, substitute=[r'"(number_of_rows|total_bytes)":\d+', r'"\1":null']),
+        ["loaded"],
+        1,
+        "",
+    ),
+    "complete without a url": (
+        fault(ONE, None, substitute=['"url":"[^"]*"', '"url":""']),
+        ["failed"],
+        1,
+        "has no url yet",
+    ),
+    "file 404": (fault(HOST, status=404), ["failed", "loaded"], 2, "does not keep the file"),
+    "file 400": (fault(HOST, status=400, body="SigKey"), ["failed"], 1, "answered 400(?!.*SigKey)"),
+    "file 503": (fault(HOST, status=503), ["loaded"], 1, ""),
+    "file cut by its length": (fault(HOST, truncate_after_bytes=500), ["loaded"], 1, ""),
+    "file cut without a length": (
+        fault(HOST, truncate_after_bytes=500, no_length=True),
+        ["loaded"],
+        1,
+        "",
+    ),
+    "file always cut": (fault(HOST, None, truncate_after_bytes=0), ["failed"], 1, "did not arrive whole"),
+    "file whole without a length": (fault(HOST, no_length=True), ["loaded"], 1, ""),
+    "file packed for the way": (fault(HOST, gzip_encode=True), ["loaded"], 1, ""),
+}
+
+
+@pytest.mark.parametrize("case", OUTCOMES)
+def test_outcomes(quick, case, tmp_path):
+    rule, statuses, created, message = OUTCOMES[case]
+    found = outcome(quick, NAME, tmp_path, rule)
+    assert found.statuses == statuses, found.error
+    assert len(jobs(quick)) == created
+    assert re.search(message, found.error), found.error
+    if statuses[-1] == "loaded":
+        good(quick, found)
+
+
+# Through the front door
+
+
+def lights(sandbox: Sandbox, *exports: dict[str, Any], **block: Any) -> dict[str, Any]:
+    """Some exports, one of energy if none is named."""
+    config = sandbox.config(NAME)
+    exports = exports or ({},)
+    named = [
+        {"name": f"x{i}" if i else "energy", "query_id": ENERGY, **each} for i, each in enumerate(exports)
+    ]
+    config[NAME] |= {"exports": named, **block}
+    return config
+
+
+def loaded(sandbox: Sandbox, result: Result) -> None:
+    assert (result.exit_code, result.runs[-1]["status"]) == (0, "loaded"), result.stderr
+    rows = [(record["timestamp"], record["device_id"]) for record in result.records("energy")]
+    assert rows == expected(sandbox)
+    assert len(result.of("ACTIVATE_VERSION", "energy")) == 1
+
+
+def test_snapshots_one_of_them_empty_and_one_deleted_once_its_rows_are_out(sandbox):
+    exports = ({"delete_after": True}, {"query_id": EMPTY})
+    result = run_tap(lights(sandbox, *exports), env={"TAP_ANALYTICS_EXPORTS_LOGLEVEL": "DEBUG"})
+    assert result.exit_code == 0, result.stderr
+    assert {run["stream"]: run["status"] for run in result.runs} == {"energy": "loaded", "x1": "empty"}
+    assert [len(result.of("ACTIVATE_VERSION", stream)) for stream in ("energy", "x1")] == [1, 1]
+    assert [name for name in result.schema("x1") if not name.startswith("_sdc_")]
+    state = {job["request"]["name"].split(" ")[-1]: job["state"] for job in jobs(sandbox)}
+    ours = {run["stream"]: run["export_id"] for run in result.runs}
+    assert (state[ours["energy"]], state[ours["x1"]]) == ("deleted", "done")
+    for secret in (sandbox.config()[NAME]["api_token"], "Signature="):
+        assert secret not in result.stdout + result.stderr
+
+
+def test_number_of_rows_is_checked_and_what_failed_is_not_deleted(sandbox):
+    sandbox.post("settings", {"row_count_lie": 1})
+    result = run_tap(lights(sandbox, {"delete_after": True}))
+    assert (result.exit_code, {run["status"] for run in result.runs}) == (3, {"failed"})
+    assert "100 rows where the vendor says 101" in result.runs[0]["error"]
+    assert (result.records("energy"), result.of("ACTIVATE_VERSION", "energy")) == ([], [])
+    assert {job["state"] for job in jobs(sandbox)} == {"done"}
+
+
+def test_a_list_or_a_delete_that_is_refused_is_only_a_warning(sandbox):
+    refused = [fault(LIST, None, status=403), fault(ONE, None, "DELETE", status=403)]
+    sandbox.post("faults", refused)
+    result = run_tap(lights(sandbox, {"delete_after": True}))
+    loaded(sandbox, result)
+    assert "not deleted" in result.stderr
 
 
 def until_triggered(config: dict[str, Any]) -> None:
@@ -275,7 +460,7 @@ def test_an_export_is_found_though_nothing_of_ours_survived(sandbox):
     config = {**lights(sandbox), "ledger": ""}
     until_triggered(config)
     found = run_tap(config)
-    good(sandbox, found)
+    loaded(sandbox, found)
     assert len(jobs(sandbox)) == 1
     assert found.runs[0]["resumed"] is True
     assert jobs(sandbox)[0]["request"]["name"].endswith(found.runs[0]["export_id"])
@@ -285,126 +470,8 @@ def test_an_export_is_found_though_nothing_of_ours_survived(sandbox):
 def test_a_snapshot_whose_rows_are_safe_is_not_taken_for_the_next(sandbox):
     config = {**lights(sandbox), "ledger": ""}
     state: dict[str, Any] | None = None
-    for run in range(3):  # the third may find the first, which was consumed before the second
+    for run_number in range(2):
         result = run_tap(config, state=state)
-        good(sandbox, result)
-        assert (len(jobs(sandbox)), result.runs[0]["resumed"]) == (run + 1, False)
+        loaded(sandbox, result)
+        assert (len(jobs(sandbox)), result.runs[0]["resumed"]) == (run_number + 1, False)
         state = result.state
-
-
-def test_a_list_that_is_not_allowed_is_no_obstacle(sandbox):
-    rule = {"service": "gooee", "method": "GET", "path": r"/exports/\?", "action": {"status": 403}}
-    sandbox.post("faults", [{**rule, "times": None}])
-    good(sandbox, run_tap(lights(sandbox)))
-
-
-def test_a_list_may_be_an_object_with_results(sandbox):
-    sandbox.post("settings", {"job_seconds": 3})
-    config = {**lights(sandbox), "ledger": ""}
-    until_triggered(config)
-    wrapped = {"substitute": [r"(?s)^(.*)$", r'{"results":\1,"next":null}']}
-    sandbox.post("faults", [{"service": "gooee", "path": r"/exports/\?", "action": wrapped}])
-    good(sandbox, run_tap(config))
-    assert len(jobs(sandbox)) == 1
-
-
-# The table of outcomes
-
-
-STATES = [
-    # What a running export is called, how it ends, the exit code, the runs, the message.
-    (["queued", "running"], "done", 0, ["loaded"], None),
-    (["Queued"], "done", 0, ["loaded"], None),
-    (["queued"], "failed", 3, ["failed"], "the export failed: .*cancelled by the warehouse"),
-    (["paused"], "stuck", 3, ["failed"], "'paused', a word it does not document"),
-]
-
-
-@pytest.mark.parametrize("case", STATES, ids=str)
-def test_states(sandbox, case):
-    words, outcome, exit_code, runs, message = case
-    fail = [{"service": "gooee", "outcome": outcome, "times": 1}]
-    sandbox.post("settings", {"gooee_words": words, "fail_jobs": fail})
-    result = run_tap({**lights(sandbox), "poll_interval_max": "PT0.2S"})
-    assert (result.exit_code, statuses(result)) == (exit_code, runs), result.stderr
-    assert message is None or re.search(message, result.runs[0]["error"])
-
-
-def fault(path: str, times: int | None = 1, method: str = "GET", **action: Any) -> dict[str, Any]:
-    service = "gooee_files" if path == HOST else "gooee"
-    return {"service": service, "method": method, "path": path, "times": times, "action": action}
-
-
-def create(**action: Any) -> dict[str, Any]:
-    return fault(CREATE, method="POST", **action)
-
-
-WRONG = {"query": ['Invalid pk "1" - object does not exist.']}
-OUTCOMES = {
-    # What goes wrong: the exit code, the runs, the exports that were created, the message.
-    "create 400": (create(status=400, body=WRONG), 3, ["failed"], 0, "400.*Invalid pk"),
-    "create 403": (create(status=403), 3, ["failed"], 0, "answered 403"),
-    "create 404, at either path": (
-        fault(CREATE, None, method="POST", status=404),
-        3,
-        ["failed"],
-        0,
-        "answered 404",
-    ),
-    "create 429": (create(status=429, headers={"Retry-After": "1"}), 0, ["loaded"], 1, None),
-    "create 503": (create(status=503), 0, ["loaded"], 1, None),
-    "create 201 without an id": (create(replace_body={}), 0, ["loaded"], 1, None),
-    "status 500 for a while": (fault(ONE, 2, status=500), 0, ["loaded"], 1, None),
-    "status no JSON for a while": (fault(ONE, 2, status=200, body="<html>"), 0, ["loaded"], 1, None),
-    "status 403": (fault(ONE, status=403), 3, ["failed"], 1, "answered 403"),
-    "status 404": (fault(ONE, status=404), 0, ["failed", "loaded"], 2, "does not know the export"),
-    "complete without numbers": (
-        fault(ONE, None, substitute=[r'"(number_of_rows|total_bytes)":\d+', r'"\1":null']),
-        0,
-        ["loaded"],
-        1,
-        None,
-    ),
-    "complete without a url": (
-        fault(ONE, None, substitute=['"url":"[^"]*"', '"url":""']),
-        3,
-        ["failed"],
-        1,
-        "has no url yet",
-    ),
-    "file 404": (fault(HOST, status=404), 0, ["failed", "loaded"], 2, "does not keep the file"),
-    "file 400": (fault(HOST, status=400, body="SigKey"), 3, ["failed"], 1, "answered 400(?!.*SigKey)"),
-    "file 503": (fault(HOST, status=503), 0, ["loaded"], 1, None),
-    "file cut by its length": (fault(HOST, truncate_after_bytes=500), 0, ["loaded"], 1, None),
-    "file cut without a length": (
-        fault(HOST, truncate_after_bytes=500, no_length=True),
-        0,
-        ["loaded"],
-        1,
-        None,
-    ),
-    "file always cut": (
-        fault(HOST, None, truncate_after_bytes=500),
-        3,
-        ["failed"],
-        1,
-        "did not arrive whole",
-    ),
-    "file whole without a length": (fault(HOST, no_length=True), 0, ["loaded"], 1, None),
-    "file packed for the way": (fault(HOST, gzip_encode=True), 0, ["loaded"], 1, None),
-}
-
-
-@pytest.mark.parametrize("case", OUTCOMES)
-def test_outcomes(sandbox, case):
-    rule, exit_code, runs, created, message = OUTCOMES[case]
-    sandbox.post("faults", [rule])
-    result = run_tap(lights(sandbox))
-    assert (result.exit_code, statuses(result)) == (exit_code, runs), result.stderr
-    assert len(jobs(sandbox)) == created
-    errors = " ".join(run["error"] or "" for run in result.runs)
-    assert message is None or re.search(message, errors), errors
-    if runs[-1] == "loaded":
-        good(sandbox, result)
-    else:
-        assert not result.of("ACTIVATE_VERSION", "energy")

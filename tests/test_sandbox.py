@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import csv
 import gzip
 import hashlib
@@ -924,6 +925,17 @@ def test_faults_stand_before_a_vendor_or_behind(sandbox):
     for mistake in ({"action": {"statsu": 1}}, {"service": "goee", "action": {}}):
         url = f"{sandbox.control['control']}/faults"
         assert requests.post(url, json=[{**rule, **mistake}], timeout=10).status_code == 400
+
+
+def test_a_fault_may_put_any_bytes_in_place_of_the_body(sandbox):
+    odd = "\ufeffé".encode("utf-16")
+    action = {"replace_bytes": base64.b64encode(odd).decode()}
+    sandbox.post("faults", [{"service": "giosg", "action": action}])
+    headers = {"Authorization": f"Token {sandbox.config['giosg']['api_token']}"}
+    url = f"{sandbox.config['giosg']['base_url']}/api/v5/users/me"
+    answer = requests.get(url, headers=headers, timeout=10)
+    assert (answer.status_code, answer.headers["Content-Type"]) == (200, "application/json")
+    assert answer.content == odd
 
 
 @pytest.mark.parametrize(

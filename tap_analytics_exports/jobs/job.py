@@ -70,7 +70,7 @@ class Part:
         files: What it made, once that is here; empty when it had no rows.
     """
 
-    request: Request
+    request: Request[Any]
     phase: Phase = Phase.PLANNED
     submitted_at: datetime | None = None
     handle: Handle | None = None
@@ -103,7 +103,7 @@ class Job:
     """
 
     def __init__(
-        self, planned: PlannedWindow, request: Request, parts: Sequence[Part], number: int = 1
+        self, planned: PlannedWindow, request: Request[Any], parts: Sequence[Part], number: int = 1
     ) -> None:
         self.planned = planned
         self.request = request
@@ -309,7 +309,7 @@ class PlannedWindow:
         self,
         stream: str,
         provider: str,
-        request: Request,
+        request: Request[Any],
         ledger: Ledger,
         tell: Callable[[Job], None],
         *,
@@ -349,7 +349,7 @@ def new_export_id() -> str:
     return str(uuid.uuid4())
 
 
-def _adopted(request: Request, entry: PartEntry, folder: Path) -> Part:
+def _adopted(request: Request[Any], entry: PartEntry, folder: Path) -> Part:
     part = Part(replace(request, window=entry.window and Window(*entry.window)))
     part.submitted_at, part.handle = entry.submitted_at, entry.handle
     part.files = _still_there(folder, entry.files)

@@ -17,8 +17,12 @@ Handle = dict[str, Any]
 """The little JSON that lets a later process find a job again; never a signed URL, never a token."""
 
 
+S = TypeVar("S", bound=ProviderSettings)
+E = TypeVar("E", bound=Export)
+
+
 @dataclass(frozen=True, slots=True)
-class Request:
+class Request(Generic[E]):
     """What a job is asked for.
 
     Attributes:
@@ -29,7 +33,7 @@ class Request:
         export_id: Our id of the job, for vendors that let a job have a name.
     """
 
-    export: Any  # the provider's own type of export
+    export: E
     window: Window | None
     columns: tuple[str, ...] | None
     fingerprint: str
@@ -69,9 +73,6 @@ class Unknown:
 
 JobState = Running | Ready | Empty | Failed | Unknown
 
-S = TypeVar("S", bound=ProviderSettings)
-E = TypeVar("E", bound=Export)
-
 
 class Provider(ABC, Generic[S, E]):
     """A vendor, with the user's credentials for it. Its verbs are called from several threads.
@@ -97,7 +98,7 @@ class Provider(ABC, Generic[S, E]):
         """Try the credentials, by the cheapest call, triggering nothing."""
 
     @abstractmethod
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: Request[E]) -> Handle:
         """Trigger a job.
 
         Raises:
@@ -107,7 +108,7 @@ class Provider(ABC, Generic[S, E]):
         """
 
     @abstractmethod
-    def poll(self, request: Request, handle: Handle) -> JobState:
+    def poll(self, request: Request[E], handle: Handle) -> JobState:
         """See how a job is.
 
         Raises:
@@ -115,7 +116,7 @@ class Provider(ABC, Generic[S, E]):
         """
 
     @abstractmethod
-    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+    def files(self, request: Request[E], handle: Handle) -> Sequence[RemoteFile]:
         """What a ready job made, in its order.
 
         Raises:
@@ -126,7 +127,7 @@ class Provider(ABC, Generic[S, E]):
     def identity(self, export: E) -> Mapping[str, Any]:
         """What makes a request this one and no other, apart from columns and window; no secrets."""
 
-    def find(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
+    def find(self, request: Request[E], last: str | None) -> tuple[str, Handle] | None:
         """A job for the same request that is at the vendor already though nothing of it is known here.
 
         Only one that was triggered within the last hour counts, and not the one of the last snapshot.
@@ -140,10 +141,10 @@ class Provider(ABC, Generic[S, E]):
         """
         return None
 
-    def cancel(self, request: Request, handle: Handle) -> None:
+    def cancel(self, request: Request[E], handle: Handle) -> None:
         """Stop a job that nobody waits for any more, where the vendor can."""
 
-    def done(self, request: Request, handle: Handle) -> None:
+    def done(self, request: Request[E], handle: Handle) -> None:
         """Called once a job's rows are out and the state that says so is written."""
 
     def close(self) -> None:

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Annotated, Any, ClassVar
-from urllib.parse import quote
 
-import msgspec
 import requests
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
-    CredentialsRefused,
     ExportFailed,
     JobGone,
     NoData,
     Unreachable,
 )
+from tap_analytics_exports.providers import answers, gooddata
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
@@ -31,13 +29,46 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import clean, hide, safe_url, shown
 from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import PASSING, Http, RateLimiter, retry_after
+from tap_analytics_exports.transport.http import Http, RateLimiter
 from tap_analytics_exports.windows import Window
 
 NAME = "flex_insights"
+
+# Under which all resources of the API lie, and which is the path of its cookies.
+_ROOT = "/gdc/"
+
+# What to look at for each refusal of a report's export.
+_TRIGGER_ADVICE = {
+    400: "check report_id, which must be a table report, and date_identifier",
+    403: "check that the user may see this report and this workspace",
+    404: "check report_id and workspace_id",
+}
+_MAYBE = "an export may have been triggered"
+_RESULT_ADVICE = {
+    400: "open the report in Flex Insights to see what it lacks",
+    403: "check that the user may see all that the report shows",
+}
+
+
+class _Handle(Struct):
+    """Where the result of an export will be."""
+
+    uri: Annotated[str, Meta(min_length=1, max_length=10_000)]
+
+
+class _Attribute(Struct):
+    """An object of the workspace, with the identifier that is the same in all workspaces."""
+
+    uri: str
+    identifier: str | None = None
+
+
+class _Attributes(Struct):
+    """Those that the workspace has, of the ones that were asked for."""
+
+    identifiers: list[_Attribute]
 
 
 class FlexExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -89,9 +120,11 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     def __init__(self, settings: FlexSettings) -> None:
         super().__init__(settings)
         rate_limiter = RateLimiter(settings.requests_per_minute)
-        self._session = _Session(settings, rate_limiter)
+        self._session = gooddata.Session(
+            NAME, settings.base_url, settings.username, settings.password, rate_limiter
+        )
         self._http = Http(NAME, settings.base_url, auth=self._session, rate_limiter=rate_limiter)
-        self._workspace = quote(settings.workspace_id, safe="")
+        self._workspace = answers.segment(settings.workspace_id)
         self._lock = threading.Lock()
         self._naming = threading.Lock()
         self._uris: dict[str, str] = {}  # of date attributes, by identifier
@@ -101,13 +134,13 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
         """Log in and get a token."""
         self._session.headers()
 
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: Request[FlexExport]) -> Handle:
         """Trigger the raw export; the handle is where its result will be.
 
         The result's uri has a query, which names the result, and is asked for byte for byte as it came. It
         opens nothing to anybody who has no token, and has none in it.
         """
-        export: FlexExport = request.export
+        export = request.export
         report: dict[str, Any] = {"report": f"/gdc/md/{self._workspace}/obj/{export.report_id}"}
         if export.date_identifier is not None and request.window is not None:
             report["context"] = {"filters": [self._filter(export, export.date_identifier, request.window)]}
@@ -117,24 +150,30 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             json={"report_req": report},
             headers={"Accept": "application/json"},
         )
-        if response.status_code >= 400:
-            raise ExportFailed(
-                f"{_message(response)}; check report_id, workspace_id and what the user may see"
-            )
+        if response.status_code >= 300:
+            advice = _TRIGGER_ADVICE.get(response.status_code, "check base_url, report_id and workspace_id")
+            raise ExportFailed(f"{gooddata.message(self._http, response)}; {advice}")
         # 201 with the uri in the body, and as Location (recorded by gooddata-ruby).
-        uri = _json(response).get("uri") or response.headers.get("Location")
-        if not uri or not isinstance(uri, str):
+        uri = (
+            _fresh_uri(self._http, response)
+            or response.headers.get("Location")
+            or answers.read(
+                self._http, response, _Handle, Ambiguous, f"without the uri of a result {_MAYBE}"
+            ).uri
+        )
+        if not answers.is_below(self._http, uri, _ROOT):
             raise Ambiguous(
-                f"{_message(response)}, without the uri of a result; an export may have been triggered"
+                f"{answers.call(self._http, response)} with a malformed answer: the uri of the result "
+                f"leads out of the API; {_MAYBE}"
             )
         return {"uri": uri}
 
-    def poll(self, request: Request, handle: Handle) -> JobState:
+    def poll(self, request: Request[FlexExport], handle: Handle) -> JobState:
         """Ask for the result: 202 while it is computed, then 200 with the file, which is kept open.
 
         A report may have a gigabyte, and a look that dropped the file would make the vendor send it twice.
         """
-        uri = handle["uri"]
+        uri = self._uri_of(handle)
         response = self._http.ask("GET", uri, stream=True)
         if response.status_code == 200 and _is_file(response):
             self._keep_open(uri, response)
@@ -143,24 +182,27 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             match response.status_code:
                 case 202:
                     # The body may name another uri to go on with (GoodData's own widgets follow it).
-                    fresh = _json(response).get("uri")
-                    handle["uri"] = fresh if isinstance(fresh, str) else uri
+                    fresh = _fresh_uri(self._http, response)
+                    if fresh and answers.is_below(self._http, fresh, _ROOT):
+                        handle["uri"] = fresh
                     return Running()
                 case 204:  # the report has no data (gooddata-java, ExportService)
                     return Empty()
                 case 404 | 410:  # 410 also for a task that failed (keboola/gooddata-php-client)
-                    raise JobGone(_message(response))
-                case status if status >= 500:
-                    raise Unreachable(_message(response))
-                case status if status >= 400:
-                    return Failed(
-                        f"{_message(response)}; open the report in Flex Insights to see what it lacks"
+                    raise JobGone(
+                        f"{gooddata.message(self._http, response)}; Flex Insights has no such result any more"
                     )
-            return Unknown(f"{response.status_code} {response.headers.get('Content-Type', '')}".strip())
+                case status if status >= 500:
+                    raise Unreachable(gooddata.message(self._http, response))
+                case status if status >= 400:
+                    advice = _RESULT_ADVICE.get(status, _RESULT_ADVICE[400])
+                    return Failed(f"{gooddata.message(self._http, response)}; {advice}")
+            kind = response.headers.get("Content-Type") or "no content type"
+            return Unknown(f"{answers.call(self._http, response)} with {kind[:80]} in place of the report")
 
-    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+    def files(self, request: Request[FlexExport], handle: Handle) -> Sequence[RemoteFile]:
         """The one CSV file, from the answer that the look found if it is still open."""
-        uri = handle["uri"]
+        uri = self._uri_of(handle)
         return [RemoteFile(f"report {request.export.report_id}", open=lambda: self._transfer(uri))]
 
     def identity(self, export: FlexExport) -> Mapping[str, Any]:
@@ -177,9 +219,9 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     def close(self) -> None:
         """Log out."""
         with self._lock:
-            answers, self._open = self._open, {}
-        for answer in answers.values():
-            answer.close()
+            unread, self._open = self._open, {}
+        for response in unread.values():
+            response.close()
         self._session.log_out()
 
     def _filter(self, export: FlexExport, identifier: str, window: Window) -> dict[str, Any]:
@@ -203,11 +245,13 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                     json={"identifierToUri": [identifier]},
                     headers={"Accept": "application/json"},
                 )
-                if response.status_code >= 400:
-                    raise ExportFailed(f"{_message(response)}; check workspace_id")
+                if response.status_code >= 300:
+                    raise ExportFailed(
+                        f"{gooddata.message(self._http, response)}; check workspace_id and the user's rights"
+                    )
                 # What is unknown is missing from the list, with status 200 (recorded by gooddata-ruby).
-                found = _json(response).get("identifiers") or []
-                uris = [each["uri"] for each in found if each.get("identifier", identifier) == identifier]
+                found = answers.read(self._http, response, _Attributes).identifiers
+                uris = [each.uri for each in found if each.identifier in (None, identifier)]
                 if not uris:
                     raise ExportFailed(
                         f"{NAME}: the workspace {self.settings.workspace_id} has no attribute "
@@ -215,6 +259,20 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                     )
                 self._uris[identifier] = uris[0]
             return self._uris[identifier]
+
+    def _uri_of(self, handle: Handle) -> str:
+        """Where a job's result is.
+
+        Raises:
+            JobGone: The handle is none of ours, or leads to somewhere else.
+        """
+        uri = answers.handle(NAME, _Handle, handle).uri
+        if not answers.is_below(self._http, uri, _ROOT):
+            raise JobGone(
+                f"{NAME}: the handle by which the state or the ledger remembers this job leads out of the "
+                "API of base_url, so it is not followed"
+            )
+        return uri
 
     def _keep_open(self, uri: str, response: requests.Response) -> None:
         with self._lock:
@@ -232,116 +290,8 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             if response.status_code == 204:
                 raise NoData(f"{NAME}: the report has no data")
             if response.status_code != 200 or not _is_file(response):  # it was there before, so it is gone
-                raise JobGone(_message(response))
+                raise JobGone(f"{gooddata.message(self._http, response)}; the result is not kept any more")
             yield self._http.received(response)
-
-
-class _Session:
-    """The two tokens: a login gives the SST, which gets the TT, which opens all else.
-
-    A TT lives for 10 minutes and an SST for two weeks (Twilio, "General usage"). Which of them a 401 is
-    about stands in its WWW-Authenticate (recorded by gooddata-ruby), for its body may be empty.
-    """
-
-    def __init__(self, settings: FlexSettings, rate_limiter: RateLimiter) -> None:
-        self._settings = settings
-        # 429 says that there were too many bad logins, and trying again is no cure.
-        self._http = Http(NAME, settings.base_url, rate_limiter=rate_limiter, passing=PASSING - {429})
-        self._lock = threading.Lock()
-        self._sst = ""
-        self._tt = ""
-        self._profile = ""
-        self._refused: CredentialsRefused | None = None
-
-    def headers(self) -> Mapping[str, str]:
-        """The TT, as the cookie that the vendor documents, whose path, /gdc, all lies under that we ask for.
-
-        And as the header that Twilio's own wrapper and gooddata-ruby send in its place.
-        """
-        with self._lock:
-            if not self._tt:
-                self._get_tt()
-            return {"Cookie": self._cookie, "X-GDC-AuthTT": self._tt}
-
-    def renew(self, refused: requests.Response) -> bool:
-        """Get a new TT, and a new SST before if that has ended, unless another thread has done so."""
-        with self._lock:
-            if refused.request.headers.get("Cookie") == self._cookie:
-                if "GDCAuthSST" in refused.headers.get("WWW-Authenticate", ""):
-                    self._sst = ""
-                self._get_tt()
-        return True
-
-    def log_out(self) -> None:
-        """End the session, if there is one.
-
-        The path is that of the login. The profile's, one word away, would delete the user.
-        """
-        with self._lock:
-            if self._sst and self._profile and self._end_session().status_code == 401:
-                self._tt = _token(self._ask_for_tt(), "userToken", "X-GDC-AuthTT")
-                self._end_session()
-            self._sst = ""
-
-    @property
-    def _cookie(self) -> str:
-        return f"GDCAuthTT={self._tt}"
-
-    def _get_tt(self) -> None:
-        response = self._ask_for_tt() if self._sst else None
-        if response is None or response.status_code == 401:
-            self._log_in()
-            response = self._ask_for_tt()
-        if response.status_code == 429:
-            raise Unreachable(_message(response), retry_after(response))
-        self._tt = _token(response, "userToken", "X-GDC-AuthTT")
-        if response.status_code != 200 or not self._tt:
-            raise CredentialsRefused(
-                f"{_message(response)}; the login was accepted, but no token came after it"
-            )
-
-    def _ask_for_tt(self) -> requests.Response:
-        headers = {"X-GDC-AuthSST": self._sst, "Accept": "application/json"}
-        return self._http.ask("GET", "/gdc/account/token", headers=headers)
-
-    def _end_session(self) -> requests.Response:
-        headers = {"X-GDC-AuthSST": self._sst, "Cookie": self._cookie, "Accept": "application/json"}
-        return self._http.ask(
-            "DELETE", f"/gdc/account/login/{quote(self._profile, safe='')}", headers=headers
-        )
-
-    def _log_in(self) -> None:
-        """Get an SST. A login that was refused is not tried again: too many of them lock the user out."""
-        if self._refused is not None:
-            raise self._refused
-        login = {
-            "login": self._settings.username,
-            "password": self._settings.password,
-            "remember": 0,
-            "verify_level": 2,  # tokens in the answer, not in cookies
-        }
-        response = self._http.ask(
-            "POST",
-            "/gdc/account/login",
-            json={"postUserLogin": login},
-            headers={"Accept": "application/json"},
-        )
-        self._sst = _token(response, "userLogin", "X-GDC-AuthSST")
-        if response.status_code != 200 or not self._sst:
-            self._refused = CredentialsRefused(f"{_message(response)}; {_advice(response)}")
-            raise self._refused
-        self._profile = str(_part(response, "userLogin").get("profile", "")).rpartition("/")[2]
-
-
-def _advice(response: requests.Response) -> str:
-    """What to do about a refused login."""
-    if response.status_code == 429:
-        wait = retry_after(response)
-        words = "" if wait is None else f" {wait:.0f} seconds"
-        return f"there were too many bad logins: check username and password, and wait{words}"
-    if "security code" in _said(response):  # a captcha (keboola/gooddata-php-client, Exception)
-        return "log in to Flex Insights once in a browser and answer the security question there"
-    return "check username and password; Flex Insights Support sets the password for direct logins"
 
 
 def _is_file(response: requests.Response) -> bool:
@@ -350,43 +300,9 @@ def _is_file(response: requests.Response) -> bool:
     return not kind.startswith(("text/html", "application/json"))
 
 
-def _json(response: requests.Response) -> dict[str, Any]:
-    """The JSON object of an answer; empty where it has none, as some errors are HTML whatever one accepts."""
-    with suppress(msgspec.DecodeError):
-        body = msgspec.json.decode(response.content)
-        if isinstance(body, dict):
-            return body
-    return {}
-
-
-def _part(response: requests.Response, name: str) -> dict[str, Any]:
-    part = _json(response).get(name)
-    return part if isinstance(part, dict) else {}
-
-
-def _token(response: requests.Response, name: str, header: str) -> str:
-    """A token, which stands in the body and in a header; empty where there is none."""
-    token = str(_part(response, name).get("token") or response.headers.get(header, ""))
-    hide(token)
-    return token
-
-
-def _said(response: requests.Response) -> str:
-    """What an answer's body says: JSON with a printf style message and its parameters, or some text."""
-    error = _json(response)
-    error = error.get("error", error)
-    message = error.get("message") if isinstance(error, dict) else None
-    if not isinstance(message, str):
-        text = response.content.decode(errors="replace") if response.status_code >= 400 else ""
-        return shown(" ".join(text.split()), 300)
-    parameters = iter(error.get("parameters") or ())
-    return shown(re.sub("%[sd]", lambda place: str(next(parameters, place[0])), message), 300)
-
-
-def _message(response: requests.Response) -> str:
-    """An answer for a message, with the id by which the vendor's support finds the request."""
-    address = f"{response.request.method} {safe_url(response.url)}"
-    number = response.headers.get("X-GDC-Request")
-    reference = f" (X-GDC-Request {number})" if number else ""
-    said = f": {words}" if (words := _said(response)) else ""
-    return clean(f"{NAME}: {address} answered {response.status_code}{said}{reference}")
+def _fresh_uri(http: Http, response: requests.Response) -> str:
+    """Read the uri of a result from an answer that may have none, whatever else it holds."""
+    try:
+        return answers.read(http, response, _Handle).uri
+    except Unreachable:
+        return ""

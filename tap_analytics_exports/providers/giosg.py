@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import quote
 
 import requests
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import ExportFailed, NoData
+from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.settings import (
     Column,
@@ -28,14 +30,23 @@ from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, n
 
 NAME = "giosg"
 
+logger = logging.getLogger("tap-analytics-exports.giosg")
+
 # The causes that the download page gives for its status codes.
 _ADVICE = {
+    400: "check filters, step_data and what else the export sets",
     403: "check the subscription, the organization_id and the token's permission for reporting",
     406: "giosg does not implement this filter: change `filters`",
 }
 
 # Windows no longer than this are not split, as their size is not why giosg can't answer.
 _SHORT = timedelta(hours=1)
+
+
+class _Info(Struct):
+    """What counts of the answer to the Workflow info API."""
+
+    id: answers.Id
 
 
 class GiosgExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -88,6 +99,8 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
 
     def __init__(self, settings: GiosgSettings) -> None:
         super().__init__(settings)
+        self._lock = threading.Lock()
+        self._workflows: dict[str, bool] = {}  # whether giosg has them, where that had to be asked
         self._http = Http(
             NAME,
             settings.base_url,
@@ -98,22 +111,22 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
     def check(self) -> None:
         """Ask for a workflow that is to be exported (Workflow info API), else for the list of workflows."""
         if self.settings.exports:
-            self._http.probe(f"{self._workflow(self.settings.exports[0])}/info/")
+            answers.probe(self._http, self._info(self.settings.exports[0]))
         else:
-            organization = quote(self.settings.organization_id, safe="")
-            self._http.probe(f"api/objectives/v1/orgs/{organization}/workflows")
+            organization = answers.segment(self.settings.organization_id)
+            answers.probe(self._http, f"api/objectives/v1/orgs/{organization}/workflows")
 
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: Request[GiosgExport]) -> Handle:
         """Nothing yet."""
         return {}
 
-    def poll(self, request: Request, handle: Handle) -> JobState:
+    def poll(self, request: Request[GiosgExport], handle: Handle) -> JobState:
         """Nothing to wait for."""
         return Ready()
 
-    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+    def files(self, request: Request[GiosgExport], handle: Handle) -> Sequence[RemoteFile]:
         """The answer to the download request."""
-        export: GiosgExport = request.export
+        export = request.export
         name = f"{export.workflow_id}_{export.step_index}.{export.format}"
         return [RemoteFile(name, partial(self._open, request), once=True)]
 
@@ -141,14 +154,33 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
         return export.format
 
     def _workflow(self, export: GiosgExport) -> str:
-        organization, workflow = (
-            quote(part, safe="") for part in (self.settings.organization_id, export.workflow_id)
-        )
+        organization, workflow = map(answers.segment, (self.settings.organization_id, export.workflow_id))
         return f"api/reporting/workflow/v1/orgs/{organization}/workflows/{workflow}"
 
+    def _info(self, export: GiosgExport) -> str:
+        return f"{self._workflow(export)}/info/"
+
+    def _exists(self, export: GiosgExport) -> bool:
+        """Whether giosg has a workflow, for it answers 404 to a download without data and to a wrong id.
+
+        It is asked once a run, and believed to have it where the token may not see that.
+        """
+        with self._lock:
+            if export.workflow_id not in self._workflows:
+                response = self._http.ask("GET", self._info(export))
+                if response.status_code == 200:
+                    answers.read(self._http, response, _Info)
+                elif response.status_code not in (404, 410):
+                    logger.warning(
+                        "%s; whether the workflow exists can't be seen, so the step is taken to have no data",
+                        self._http.message(response),
+                    )
+                self._workflows[export.workflow_id] = response.status_code not in (404, 410)
+            return self._workflows[export.workflow_id]
+
     @contextmanager
-    def _open(self, request: Request) -> Iterator[Body]:
-        export: GiosgExport = request.export
+    def _open(self, request: Request[GiosgExport]) -> Iterator[Body]:
+        export = request.export
         window, timeout = request.window, export.export_timeout
         assert window is not None
         assert timeout is not None
@@ -161,14 +193,19 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             status = response.status_code
             if status == 200:
                 return
-            words = self._http.message(response)
+            message = self._http.message(response)
             if status in (204, 404):  # "if data was not found"
-                raise NoData(words)
+                if status == 404 and not self._exists(export):
+                    raise ExportFailed(
+                        f"{message}, and giosg has no workflow {export.workflow_id} in the organization "
+                        f"{self.settings.organization_id}; check workflow_id and organization_id"
+                    )
+                raise NoData(message)
             if status in _ADVICE:
-                raise ExportFailed(f"{words}; {_ADVICE[status]}")
+                raise ExportFailed(f"{message}; {_ADVICE[status]}")
             # 500 is "an unexpected error with the query", 504 is a host that no longer waits for it.
             large = status in (500, 504) and window.end - window.start > _SHORT and export.limit is None
-            raise ExportFailed(words, retry=status in (500, 502), split=large)
+            raise ExportFailed(message, retry=status in (500, 502), split=large)
 
         with self._http.body(
             "POST",

@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import parse_qs, quote, urljoin, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
+import msgspec
 import requests
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
@@ -19,6 +21,7 @@ from tap_analytics_exports.errors import (
     JobGone,
     Unreachable,
 )
+from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
@@ -53,6 +56,91 @@ _ELSEWHERE = frozenset({301, 302, 307, 308, 404, 405})
 _SEARCHES = (0.0, 1.0, 3.0)
 
 _FINDABLE = timedelta(hours=1)
+
+# Pages of the list of exports, 100 on each: one that has more than these has no end.
+_PAGES = 1000
+
+# What to look at for each refusal of an export.
+_ADVICE = {
+    400: "check query_id",
+    403: "check that the credentials may create exports and see this query",
+    404: "check base_url",
+    405: "check base_url",
+}
+
+
+class _Handle(Struct):
+    """The export's id."""
+
+    id: answers.Id
+
+
+class _Created(Struct):
+    """What counts of the answer to a creation."""
+
+    id: answers.Id
+
+
+class _Listed(Struct):
+    """An export in the list; those of others may have been made in any way."""
+
+    id: answers.Id
+    name: str | None = None
+    status: str | None = None
+    created: str | None = None
+
+    @property
+    def created_at(self) -> datetime:
+        """When it was made; where nobody can tell, long ago."""
+        try:
+            return datetime.fromisoformat(self.created or "").astimezone(UTC)
+        except (ValueError, OverflowError):
+            return datetime.min.replace(tzinfo=UTC)
+
+
+class _Page(Struct):
+    """A page of the list where it is no bare list, as Django REST framework writes it."""
+
+    results: list[_Listed]
+    next: str | None = None
+
+
+_Answer: Any = list[_Listed] | _Page
+
+
+class _Export(Struct):
+    """An export ("Data Model"); the counts and the url are there once it is complete."""
+
+    status: Annotated[str, Meta(min_length=1)]
+    errors: object = None
+    number_of_rows: object = None
+    total_bytes: object = None
+    url: str | None = None
+
+    @property
+    def word(self) -> str:
+        """Its status, in lower case."""
+        return self.status.strip().lower()
+
+    @property
+    def rows(self) -> int | None:
+        """The rows of a complete one."""
+        return answers.count(NAME, "number_of_rows", self.number_of_rows)
+
+    @property
+    def why(self) -> str:
+        """Why it failed; `errors` is a text that holds JSON."""
+        try:
+            errors = msgspec.json.decode(self.errors) if isinstance(self.errors, str) else self.errors
+        except (ValueError, RecursionError):
+            errors = self.errors
+        return answers.said(errors) or "Gooee does not say why"
+
+
+class _Login(Struct):
+    """The answer to a login."""
+
+    token: answers.Token
 
 
 class GooeeExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -100,14 +188,14 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
 
     def check(self) -> None:
         """Ask who we are; gooee-sdk checks tokens so (client.py)."""
-        self._http.probe("me")
+        answers.probe(self._http, "me")
 
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: Request[GooeeExport]) -> Handle:
         """Create an export, by whose name it can be found again."""
         self._known.add(request.export_id)
         return {"id": self._create({"name": _name(request), "query": request.export.query_id})}
 
-    def find(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
+    def find(self, request: Request[GooeeExport], last: str | None) -> tuple[str, Handle] | None:
         """Look through the list of exports, for their names tell what they were asked for, and our ids."""
         for seconds in _SEARCHES if request.export_id in self._known else _SEARCHES[:1]:
             time.sleep(seconds)
@@ -117,36 +205,41 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 return found
         return None
 
-    def poll(self, request: Request, handle: Handle) -> JobState:
+    def poll(self, request: Request[GooeeExport], handle: Handle) -> JobState:
         """See what the export's `status` is."""
         self._known.add(request.export_id)
-        export = self._retrieve(handle)
-        word = _state(export)
-        if word == "failed":
-            return Failed(f"{NAME}: the export failed: {export.get('errors') or 'Gooee does not say why'}")
-        if word == "complete" and _count(export.get("number_of_rows")) == 0 and not export.get("url"):
+        try:
+            export = self._retrieve(handle)
+        except answers.Malformed as error:
+            return Unknown(str(error))
+        if export.word == "failed":
+            return Failed(f"{NAME}: the export failed: {export.why}; look at the query query_id in Gooee")
+        if export.word == "complete" and export.rows == 0 and not export.url:
             return Empty()
-        return _STATES.get(word) or Unknown(word)
+        return _STATES.get(export.word) or Unknown(export.word)
 
-    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+    def files(self, request: Request[GooeeExport], handle: Handle) -> Sequence[RemoteFile]:
         """The one CSV file, with the numbers of bytes and rows that Gooee says of it."""
         export = self._retrieve(handle)
-        name = urlsplit(str(export.get("url") or "")).path.rpartition("/")[2]
+        name = _path_of(export.url or "").rpartition("/")[2]
         return [
             RemoteFile(
                 name or f"{handle['id']}.csv",
                 partial(self._open, handle),
-                size=_count(export.get("total_bytes")),
-                rows=_count(export.get("number_of_rows")),
+                size=answers.count(NAME, "total_bytes", export.total_bytes),
+                rows=export.rows,
             )
         ]
 
-    def done(self, request: Request, handle: Handle) -> None:
+    def done(self, request: Request[GooeeExport], handle: Handle) -> None:
         """Delete the export, where that is wanted; links to its file stop working."""
-        if request.export.delete_after and "id" in handle:
+        if request.export.delete_after:
             response = self._http.ask("DELETE", _path(handle))
             if response.status_code not in (200, 202, 204, 404, 410):
-                raise ExportFailed(self._http.message(response))
+                raise ExportFailed(
+                    f"{self._http.message(response)}; check that the credentials may delete exports, or turn "
+                    "delete_after off"
+                )
 
     def identity(self, export: GooeeExport) -> Mapping[str, Any]:
         """The query, whose id is unique over all accounts; the stream, so that two of a query stay apart."""
@@ -163,12 +256,14 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
     def _log_in(self) -> str:
         credentials = {"username": self.settings.username, "password": self.settings.password}
         response = self._plain.ask("POST", "auth/login", json=credentials)
-        if response.status_code >= 300:
+        if response.status_code in (400, 401, 403):  # Django REST framework says 400 of a wrong password
             raise CredentialsRefused(f"{self._plain.message(response)}; check username and password")
-        token = _object(self._plain.json(response, Unreachable)).get("token")
-        if not isinstance(token, str) or not token:
-            raise CredentialsRefused(f"{NAME}: the login was accepted, but gave no token; check base_url")
-        return token
+        if response.status_code >= 300:
+            raise Unreachable(
+                f"{self._plain.message(response)}, which is no answer to a login; check base_url"
+            )
+        then = "this is no refusal, but without a token nothing can be asked for; check base_url"
+        return answers.read(self._plain, response, _Login, Unreachable, then).token
 
     def _create(self, export: Mapping[str, Any]) -> str | int:
         """Create an export, at whichever path it is.
@@ -181,103 +276,98 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
             if response.status_code not in _ELSEWHERE:
                 break
         if response.status_code >= 300:
-            raise ExportFailed(self._http.message(response))
-        number = _id(self._http.json(response, Ambiguous))
-        if number is None:
-            raise Ambiguous(f"{self._http.message(response)}, but with no id of an export")
-        return number
+            advice = _ADVICE.get(response.status_code, "check base_url and query_id")
+            raise ExportFailed(f"{self._http.message(response)}; {advice}")
+        return answers.read(self._http, response, _Created, Ambiguous, "an export may have been created").id
 
-    def _choose(self, request: Request, last: str | None) -> tuple[str, Handle] | None:
+    def _choose(self, request: Request[GooeeExport], last: str | None) -> tuple[str, Handle] | None:
         """The request's own export, else the newest one for the same that nobody has had the rows of."""
         what = _name(request).rpartition(" ")[0]
-        same: dict[str, dict[str, Any]] = {}
+        same: dict[str, _Listed] = {}
         for export in self._list():
-            before, _, export_id = str(export.get("name")).rpartition(" ")
-            if before == what and _id(export) is not None:
+            before, _, export_id = (export.name or "").rpartition(" ")
+            if before == what:
                 same[export_id] = export
-        export_id = request.export_id
-        if export_id not in same:
-            since = max(datetime.now(UTC) - _FINDABLE, _created(same.get(last or "", {})))
-            export_id = max(same, key=lambda one: _created(same[one]), default="")
-            export = same.get(export_id, {})
-            if export_id in self._known or _created(export) <= since or _state(export) == "failed":
-                return None
-        return export_id, {"id": _id(same[export_id])}
+        if (own := same.get(request.export_id)) is not None:
+            return request.export_id, {"id": own.id}
+        since = datetime.now(UTC) - _FINDABLE
+        if last in same:
+            since = max(since, same[last].created_at)
+        export_id, newest = max(same.items(), key=lambda one: one[1].created_at, default=("", None))
+        if newest is None or export_id in self._known or newest.created_at <= since:
+            return None
+        failed = (newest.status or "").strip().lower() == "failed"
+        return None if failed else (export_id, {"id": newest.id})
 
-    def _list(self) -> Iterator[dict[str, Any]]:
-        """All exports, as far as we may; the next page is in the Link header (gooee-sdk, models.py)."""
-        url: str | None = f"{_EXPORTS}?limit=100"
-        seen = set()
-        while url and url not in seen:
-            seen.add(url)
+    def _list(self) -> Iterator[_Listed]:
+        """All exports, as far as we may; the next page is in the Link header (gooee-sdk, models.py).
+
+        Raises:
+            Unreachable: They can't be seen, which is not to say that there are none.
+        """
+        unseen = "which exports there are can't be seen"
+        url = f"{_EXPORTS}?limit=100"
+        for _ in range(_PAGES):
             response = self._http.ask("GET", url)
             if response.status_code != 200:
-                logger.warning("exports can't be found by name: %s", self._http.message(response))
+                raise Unreachable(
+                    f"{self._http.message(response)}; {unseen}; check that the credentials may list them"
+                )
+            page: list[_Listed] | _Page = answers.read(self._http, response, _Answer, Unreachable, unseen)
+            yield from page if isinstance(page, list) else page.results
+            following = response.links.get("next", {}).get("url")
+            if following is None and isinstance(page, _Page):
+                following = page.next
+            if not following:
                 return
-            page = self._http.json(response, Unreachable)
-            exports = page if isinstance(page, list) else _object(page).get("results")
-            yield from map(_object, exports or ())
-            following = response.links.get("next", {}).get("url") or _object(page).get("next")
-            url = following and urljoin(response.url, following)
+            url = urljoin(response.url, following)
+            if not self._http.own(url):
+                raise Unreachable(f"{NAME}: the next page of exports is on another host, so {unseen}")
+        raise Unreachable(f"{NAME}: the list of exports has no end, so {unseen}")
 
-    def _retrieve(self, handle: Handle) -> dict[str, Any]:
+    def _retrieve(self, handle: Handle) -> _Export:
         response = self._http.ask("GET", _path(handle))
         if response.status_code in (404, 410):
             raise JobGone(f"{self._http.message(response)}; Gooee does not know the export any more")
         if response.status_code != 200:
-            raise ExportFailed(self._http.message(response))
-        return _object(self._http.json(response, Unreachable))
+            raise ExportFailed(
+                f"{self._http.message(response)}; check base_url, and that the credentials may see exports"
+            )
+        return answers.read(self._http, response, _Export)
 
     @contextmanager
     def _open(self, handle: Handle) -> Iterator[Body]:
         # Each view of the export signs its URL anew, for an hour.
-        url = self._retrieve(handle).get("url")
-        if not isinstance(url, str) or not url:
+        url = self._retrieve(handle).url
+        if not url:
             raise Unreachable(f"{NAME}: the export is complete, but has no url yet")
-        hide(*parse_qs(urlsplit(url).query).get("Signature", ()))
+        hide(*parse_qs(url.partition("?")[2]).get("Signature", ()))
 
         def check(response: requests.Response) -> None:
             if response.status_code == 200:
                 return
-            words = self._plain.message(response)
+            message = self._plain.message(response)
             if response.status_code == 403:  # expired on its way
-                raise Unreachable(words)
+                raise Unreachable(message)
             if response.status_code in (404, 410):
-                raise JobGone(f"{words}; Gooee does not keep the file any more")
-            raise ExportFailed(words)
+                raise JobGone(f"{message}; Gooee does not keep the file any more")
+            raise ExportFailed(message)
 
         with self._plain.body("GET", url, check=check) as body:
             yield body
 
 
-def _name(request: Request) -> str:
-    """An export's name, of at most 100 signs; no two jobs have the same."""
+def _name(request: Request[GooeeExport]) -> str:
+    """An export's name, of at most 100 characters; no two jobs have the same."""
     return f"tap-analytics-exports {request.fingerprint} {request.export_id}"
 
 
-def _state(export: Mapping[str, Any]) -> str:
-    return str(export.get("status") or "").strip().lower()
-
-
-def _created(export: Mapping[str, Any]) -> datetime:
-    try:
-        return datetime.fromisoformat(str(export.get("created"))).astimezone(UTC)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
 def _path(handle: Handle) -> str:
-    return f"{_EXPORTS}{quote(str(handle['id']), safe='')}/"
+    return f"{_EXPORTS}{answers.segment(answers.handle(NAME, _Handle, handle).id)}/"
 
 
-def _id(export: Any) -> str | int | None:
-    number = _object(export).get("id")
-    return number if isinstance(number, str | int) and number else None
-
-
-def _count(value: Any) -> int | None:
-    return int(value) if str(value).isdecimal() else None
-
-
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _path_of(url: str) -> str:
+    try:
+        return urlsplit(url).path
+    except ValueError:  # no URL at all, and refused as such when it is asked for
+        return ""

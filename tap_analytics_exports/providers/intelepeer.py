@@ -8,10 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar
-from urllib.parse import quote
 
-import msgspec
 import requests
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
@@ -21,6 +20,7 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
+from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import (
     Empty,
     Failed,
@@ -32,7 +32,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import clean, clean_logger, safe_url, shown
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column, ColumnKind, Export, HttpUrl, Secret, about
 from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.transport.files import FileSettings, file_store
@@ -71,11 +71,45 @@ STATES: dict[str, JobState] = {
     "pending": Running(),
     "processing": Running(),  # in the text, though not in the list
     "completed": Ready(),
-    "canceled": Failed("the query was canceled, due to a time-out or another error", retry=True),
+    "canceled": Failed(
+        f"{NAME}: the query was canceled, due to a time-out or another error; if that happens again, make "
+        "the window shorter",
+        retry=True,
+    ),
 }
 """What its words for states mean, in lower case (IntelePeer, "Get Status Updates"); `failed` is below."""
 
 HOUR = timedelta(hours=1)
+
+_TRIGGER_ADVICE = {
+    403: "check that the API user may use the Insights API",
+    404: "check base_url",
+}
+
+
+class _Handle(Struct):
+    """The query's id."""
+
+    id: answers.Id
+
+
+class _Token(Struct):
+    """The answer to a login."""
+
+    token: answers.Token
+
+
+class _Listed(Struct):
+    """What is particular to an event."""
+
+    fields: list[str]
+
+
+class _Status(Struct):
+    """Where a query is, or its files: the two have their answers alike."""
+
+    status: Annotated[str, Meta(min_length=1)]
+    messages: object = None
 
 
 class IntelePeerExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -158,7 +192,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         if troubles:
             raise (CredentialsRefused if refused else Unreachable)("; ".join(map(str, troubles)))
 
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: Request[IntelePeerExport]) -> Handle:
         """Trigger the query; a window without a whole second has no records, and its handle is empty."""
         export, window = request.export, request.window
         assert window is not None
@@ -170,29 +204,31 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             response = self._http.trigger("POST", "Q", json=query)
             if response.status_code != 400:
                 break
-        if response.status_code >= 400:
-            raise ExportFailed(f"{_message(response)}; check event, fields, filters and scope")
+        if response.status_code >= 300:
+            advice = _TRIGGER_ADVICE.get(response.status_code, "check event, fields, filters and scope")
+            raise ExportFailed(f"{_message(self._http, response)}; {advice}")
         self._ways = (half_open,)
-        guid = _object(response).get("id")
-        if not guid:
-            raise Ambiguous(f"{_message(response)}, without an id; a query may have been triggered")
-        return {"id": str(guid)}
+        then = "without an id, a query may have been triggered"
+        return {"id": answers.read(self._http, response, _Handle, Ambiguous, then).id}
 
-    def poll(self, request: Request, handle: Handle) -> JobState:
+    def poll(self, request: Request[IntelePeerExport], handle: Handle) -> JobState:
         """Ask for the state, and where it is `Completed` for the files too: they may need a moment more."""
-        if not handle:
+        window = request.window
+        if window is not None and _second(window.start) == _second(window.end):
             return Empty()
-        response = self._ask(handle, "/status")
-        body = _object(response)
-        word = str(body.get("status", ""))
-        if word.lower() == "failed":
-            return _failure(request, _text(body.get("messages")))
-        state = STATES.get(word.lower(), Unknown(word))
+        try:
+            body = self._ask(handle, "/status")
+        except answers.Malformed as error:
+            return Unknown(str(error))
+        word = body.status.strip().lower()
+        if word == "failed":
+            return _failure(request, answers.said(body.messages))
+        state = STATES.get(word, Unknown(body.status))
         if isinstance(state, Ready) and self._paths(handle) is None:
             return Running()
         return state
 
-    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+    def files(self, request: Request[IntelePeerExport], handle: Handle) -> Sequence[RemoteFile]:
         """The parts of the result, each with its header."""
         paths = self._paths(handle)
         if paths is None:
@@ -245,27 +281,29 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         response = self._portal.ask(
             "POST", self.settings.auth_url, json=login, headers={"Accept": "application/json"}
         )
-        token = _object(response).get("token")
-        if response.status_code >= 400 or not token:
-            raise CredentialsRefused(f"{_message(response)}; check auth_url, username and password")
-        return str(token)
+        if response.status_code in (400, 401, 403):
+            raise CredentialsRefused(
+                f"{_message(self._portal, response)}; check auth_url, username and password"
+            )
+        if response.status_code >= 300:
+            raise Unreachable(
+                f"{_message(self._portal, response)}, which is no answer to a login; check auth_url"
+            )
+        then = "this is no refusal, but without a token nothing can be asked for; check auth_url"
+        return answers.read(self._portal, response, _Token, Unreachable, then).token
 
     def _list_events(self) -> dict[str, list[str]]:
         """The fields that are particular to each event (IntelePeer, "Get Available Fields")."""
         response = self._http.ask("GET", "Q")
         if response.status_code == 403:
-            raise CredentialsRefused(f"{_message(response)}; check what the credentials allow")
-        if response.status_code >= 400:
-            raise Unreachable(f"{_message(response)}; check base_url")
-        try:
-            self._events = {
-                event: msgspec.convert(listed["fields"], list[str])
-                for event, listed in _object(response).items()
-            }
-        except (KeyError, TypeError, msgspec.ValidationError):
-            self._events = {}
-        if not self._events:
-            raise Unreachable(f"{_message(response)}, which is no list of events and fields; check base_url")
+            raise CredentialsRefused(f"{_message(self._http, response)}; check what the credentials allow")
+        if response.status_code >= 300:
+            raise Unreachable(f"{_message(self._http, response)}; check base_url")
+        then = "it is no list of events and fields; check base_url"
+        found = answers.read(self._http, response, dict[str, _Listed], Unreachable, then)
+        if not found:
+            raise Unreachable(f"{answers.call(self._http, response)} without any event; check base_url")
+        self._events = {event: listed.fields for event, listed in found.items()}
         return self._events
 
     def _fields(self, export: IntelePeerExport) -> tuple[str, ...]:
@@ -284,24 +322,25 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             )
         return tuple(dict.fromkeys([*COMMON, *events[export.event]]))
 
-    def _ask(self, handle: Handle, suffix: str = "") -> requests.Response:
-        response = self._http.ask("GET", f"Q/{quote(handle['id'], safe='')}{suffix}")
-        gone = response.status_code == 500 and "does not exist" in _message(response)  # "ID Not Found"
+    def _ask(self, handle: Handle, suffix: str = "") -> _Status:
+        query = answers.handle(NAME, _Handle, handle).id
+        response = self._http.ask("GET", f"Q/{answers.segment(query)}{suffix}")
+        if response.status_code < 300:
+            return answers.read(self._http, response, _Status)
+        message = _message(self._http, response)
+        gone = response.status_code == 500 and "does not exist" in message  # "ID Not Found"
         if gone or response.status_code == 404:
-            raise JobGone(_message(response))
+            raise JobGone(f"{message}; IntelePeer does not know the query any more")
         if response.status_code >= 500:
-            raise Unreachable(_message(response))
-        if response.status_code >= 400:
-            raise ExportFailed(_message(response))
-        return response
+            raise Unreachable(message)
+        raise ExportFailed(f"{message}; check base_url, and that the API user may use the Insights API")
 
     def _paths(self, handle: Handle) -> list[str] | None:
         """Where the files lie, from a list as Python 2 writes it; None while there are none.
 
         See IntelePeer, "Get Results Download Link"; its names are sorted, so that rows keep their numbers.
         """
-        response = self._ask(handle)
-        status = str(_object(response).get("status", ""))
+        status = self._ask(handle).status
         if "not finish" in status.lower():
             return None
         found = re.search(r"Download:\s*(\[.*\])", status, re.DOTALL)
@@ -310,7 +349,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             paths = ast.literal_eval(found[1]) if found else None
         if not paths or not all(isinstance(path, str) for path in paths):
             raise ExportFailed(
-                f"{NAME}: query {handle['id']} is completed, but names no files: {shown(status, 300)!r}"
+                f"{NAME}: query {handle['id']} is completed, but names no files: {answers.said(status)!r}"
             )
         return sorted(set(paths))
 
@@ -355,51 +394,31 @@ def _second(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def _failure(request: Request, messages: str) -> JobState:
-    """What `Failed` means, which the API says of a query without records too.
+def _failure(request: Request[IntelePeerExport], messages: str) -> JobState:
+    """Tell what `Failed` means, which the API says of a query without records too.
 
     Its sample (IntelePeer, "No Data Returned") gives both as reasons, that the range is too wide and that all
     values are empty. Then the halves are asked for: that costs some queries where the window is empty, but
     the other reading would lose records where it is not. Where even a half of an hour or less gives both
     reasons, its width is none.
     """
-    words = messages.lower()
-    empty, wide = "empty values" in words, "to wide" in words or "too wide" in words
+    text = messages.lower()
+    empty, wide = "empty values" in text, "to wide" in text or "too wide" in text
     length = request.window.end - request.window.start if request.window else timedelta(0)
-    narrow = length <= HOUR and length < request.export.window
+    narrow = length <= HOUR and length < (request.export.window or length)
     if wide and not (empty and narrow):
         return Failed(f"{NAME}: the query failed: {messages}; make the window shorter", split=True)
     if empty:
         return Empty()
-    return Failed(f"{NAME}: the query failed: {messages or 'no reason was given'}")
+    return Failed(
+        f"{NAME}: the query failed: {messages or 'no reason was given'}; check fields, filters and scope"
+    )
 
 
-def _object(response: requests.Response) -> dict[str, Any]:
-    """The JSON object of an answer; empty where it has none."""
-    with suppress(msgspec.DecodeError):
-        body = msgspec.json.decode(response.content)
-        if isinstance(body, dict):
-            return body
-    return {}
-
-
-def _text(said: Any) -> str:
-    """What the API says, which it wraps in objects and lists of all depths."""
-    match said:
-        case dict():
-            return _text([part for name, part in said.items() if name != "code"])
-        case list():
-            return "; ".join(filter(None, map(_text, said)))
-        case None:
-            return ""
-    return str(said)
-
-
-def _message(response: requests.Response) -> str:
-    """An answer for a message."""
+def _message(http: Http, response: requests.Response) -> str:
+    """Say an answer, whose messages are wrapped in objects and lists of all depths."""
     try:
-        said = _text(msgspec.json.decode(response.content))
-    except msgspec.DecodeError:
-        said = " ".join(response.content.decode(errors="replace").split())
-    address = f"{response.request.method} {safe_url(response.url)}"
-    return clean(f"{NAME}: {address} answered {response.status_code}: {shown(said, 300)}")
+        said = answers.said(answers.read(http, response, object))
+    except TapError:
+        return http.message(response)
+    return f"{answers.call(http, response)}: {said}"

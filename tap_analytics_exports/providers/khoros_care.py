@@ -6,12 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
-from urllib.parse import parse_qs, quote, urlencode, urlsplit
+from urllib.parse import parse_qs, urlencode
 
 import requests
-from msgspec import Meta
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import Ambiguous, ExportFailed, JobGone, NoData, Unreachable
+from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import (
     Failed,
     Handle,
@@ -43,10 +44,65 @@ _OWN_PARAMETERS = {
 
 # The reports API refuses an interval that has too many buckets, in a text in place of the result.
 _TOO_LARGE = "Too many buckets"
+_FEWER = "set a larger parameters.timeInterval, or a shorter window"
 
 # Details of a closed workflow. The Quick Start has COMPLETED and FAILED; ids are as in Amazon SWF, whose
-# reference has the others (WorkflowExecutionInfo, closeStatus). One of them may be otherwise next time.
-_COMPLETED, _GOES_ON, _PASSING = "COMPLETED", "CONTINUED_AS_NEW", "TIMED_OUT"
+# reference has the others (WorkflowExecutionInfo, closeStatus). What timed out may not do so next time.
+_CLOSED: Mapping[str, JobState] = {"COMPLETED": Ready(), "CONTINUED_AS_NEW": Running()}
+_PASSING = "TIMED_OUT"
+
+# What to look at for each refusal, whose body is `{}` in the reference.
+_TRIGGER_ADVICE = {
+    400: "check export_id, metrics and parameters: one of them is not what this export takes",
+    403: "check that the user, of type Analytics, has the Analytics Reports API and this export",
+    404: "check export_id and section: there is no such export at base_url",
+    405: "check export_id and section: the export takes neither GET nor POST",
+}
+_RESULT_ADVICE = {
+    400: "check base_url, which must be the Analytics API URL of the app's settings",
+    403: "check that the user still has the Analytics Reports API",
+}
+
+
+class _Handle(Struct, rename="camel"):
+    """The two ids of a workflow."""
+
+    workflow_id: str
+    run_id: str
+
+
+class _Job(Struct, rename="camel"):
+    """A workflow; some answers have no URLs, and some empty ones."""
+
+    workflow_id: str | None = None
+    run_id: str | None = None
+    status_url: str | None = None
+    download_url: str | None = None
+
+
+class _Progress(Struct, rename="camel"):
+    """Where a workflow is; `details` is the older name."""
+
+    runner_state: str | None = None
+    detail: str | None = None
+    details: str | None = None
+    reason: object = None
+
+
+class _Result(_Job, rename="camel"):
+    """Of a trigger: the workflow. Of a status: the workflow as `jobInfo`, and where it is."""
+
+    job_info: _Job | None = None
+    result: _Progress | None = None
+
+
+class _Answer(Struct):
+    """Every answer; samples of `result` have an object, a list of one, and a text that says what is wrong."""
+
+    status: str | None = "PASS"
+    message: str | None = None
+    result: _Result | list[_Result] | str | None = None
+
 
 Parameter = str | int | float | bool
 
@@ -114,50 +170,62 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
 
     def check(self) -> None:
         """Ask for the list of time zones (config/timezones)."""
-        self._http.probe(f"../config/timezones?{self._key}")
+        answers.probe(self._http, f"../config/timezones?{self._key}")
 
-    def submit(self, request: Request) -> Handle:
+    def submit(self, request: Request[KhorosCareExport]) -> Handle:
         """Start the workflow of an export."""
+        name = request.export.export_id
         response = self._start(request.export, self._parameters(request))
         if response.status_code >= 300:
-            words = self._http.message(response)
-            raise ExportFailed(words, split=_TOO_LARGE in words)
-        result = _result(self._http.json(response, Ambiguous))
+            message = self._http.message(response)
+            if _TOO_LARGE in message:
+                raise ExportFailed(f"{message}; {_FEWER}", split=True)
+            advice = _TRIGGER_ADVICE.get(response.status_code, "check export_id, section and parameters")
+            raise ExportFailed(f"{message}; {advice}")
+        maybe = f"{name} may be started"
+        result = _result(answers.read(self._http, response, _Answer, Ambiguous, maybe))
         if isinstance(result, str):
-            raise ExportFailed(
-                f"{NAME}: {request.export.export_id} was not started: {result}", split=_TOO_LARGE in result
+            large = _TOO_LARGE in result
+            advice = _FEWER if large else "check export_id, metrics and parameters"
+            raise ExportFailed(f"{NAME}: {name} was not started: {result}; {advice}", split=large)
+        job = result.job_info or result
+        if not job.workflow_id or not job.run_id:
+            raise Ambiguous(
+                f"{answers.call(self._http, response)} with a malformed answer: it has no ids; {maybe}"
             )
-        job = _object(result.get("jobInfo")) or result
-        handle = {"workflowId": job.get("workflowId"), "runId": job.get("runId")}
-        if not all(isinstance(part, str) and part for part in handle.values()):
-            raise Ambiguous(f"{NAME}: {request.export.export_id} may be started, but the answer has no ids")
-        status_url = job.get("statusUrl")
         # Some answers have no statusUrl, and some samples one on another host, which gets no credentials.
-        if isinstance(status_url, str) and self._http.own(status_url):
-            self._status_urls[str(handle["runId"])] = status_url
-        return handle
+        if job.status_url and self._http.own(self._http.url(job.status_url)):
+            self._status_urls[job.run_id] = job.status_url
+        return {"workflowId": job.workflow_id, "runId": job.run_id}
 
-    def poll(self, request: Request, handle: Handle) -> JobState:
+    def poll(self, request: Request[KhorosCareExport], handle: Handle) -> JobState:
         """Ask for the workflow's status."""
-        run = handle["runId"]
-        response = self._http.ask("GET", self._status_urls.get(run) or self._url(handle, "status"))
+        ids = answers.handle(NAME, _Handle, handle)
+        response = self._http.ask("GET", self._status_urls.get(ids.run_id) or self._url(ids, "status"))
         if response.status_code in (404, 410):
             raise JobGone(f"{self._http.message(response)}; Khoros does not know the workflow any more")
         if response.status_code != 200:
-            raise ExportFailed(self._http.message(response))
-        result = _result(self._http.json(response, Unreachable), run)
+            raise ExportFailed(_refusal(self._http, response))
+        try:
+            result = _result(answers.read(self._http, response, _Answer), ids.run_id)
+        except answers.Malformed as error:
+            return Unknown(str(error))
         if isinstance(result, str):
-            return Failed(f"{NAME}: {result}", split=True) if _TOO_LARGE in result else Unknown(result)
-        url = _object(result.get("jobInfo")).get("downloadUrl")
-        if isinstance(url, str) and url:
-            hide(*parse_qs(urlsplit(url).query).get("analyticsAccessToken", ()))
-            self._download_urls[run] = url
-        return _state(_object(result.get("result")))
+            if _TOO_LARGE in result:
+                return Failed(f"{NAME}: {result}; {_FEWER}", split=True)
+            return Unknown(result)
+        url = result.job_info and result.job_info.download_url
+        if url:
+            hide(*parse_qs(url.partition("?")[2]).get("analyticsAccessToken", ()))
+            self._download_urls[ids.run_id] = url
+        if not result.result or not result.result.runner_state:
+            return Unknown(f"{answers.call(self._http, response)} with a malformed answer: no runnerState")
+        return _state(result.result)
 
-    def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
+    def files(self, request: Request[KhorosCareExport], handle: Handle) -> Sequence[RemoteFile]:
         """The one file, in the export's format."""
         name = f"{request.export.export_id}.{request.export.format}"
-        return [RemoteFile(name, partial(self._open, handle))]
+        return [RemoteFile(name, partial(self._open, answers.handle(NAME, _Handle, handle)))]
 
     def columns(self, export: KhorosCareExport) -> Sequence[str]:
         """The metrics that are asked for."""
@@ -188,10 +256,10 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
     def _key(self) -> str:
         return urlencode({"companyKey": self.settings.company_key})
 
-    def _url(self, handle: Handle, what: str) -> str:
-        """A workflow's URL, as the Quick Start has it; the ids have signs that must be encoded."""
-        ids = "/".join(quote(handle[part], safe="") for part in ("workflowId", "runId"))
-        return self._http.url(f"report/{ids}/{what}?{self._key}")
+    def _url(self, ids: _Handle, what: str) -> str:
+        """A workflow's URL, as the Quick Start has it; the ids have characters that must be encoded."""
+        path = "/".join(map(answers.segment, (ids.workflow_id, ids.run_id, what)))
+        return self._http.url(f"report/{path}?{self._key}")
 
     def _start(self, export: KhorosCareExport, parameters: list[tuple[str, str]]) -> requests.Response:
         """Trigger by the documented call; 404 and 405, which start nothing, lead to the other spellings.
@@ -199,7 +267,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         The Quick Start prints the path of Care exports as report/report/…, its samples have report/…, and
         for conversations its method is not the reference's.
         """
-        name = quote(export.export_id, safe="")
+        name = answers.segment(export.export_id)
         get = export.section == "marketing" or export.export_id in _GET
         methods = ("GET", "POST") if get else ("POST", "GET")
         paths = [f"report/marketing/{name}"]
@@ -215,8 +283,8 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
                 break
         return response
 
-    def _parameters(self, request: Request) -> list[tuple[str, str]]:
-        export: KhorosCareExport = request.export
+    def _parameters(self, request: Request[KhorosCareExport]) -> list[tuple[str, str]]:
+        export = request.export
         window = request.window
         assert window is not None
         parameters: dict[str, Any] = {
@@ -236,58 +304,51 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         ]
 
     @contextmanager
-    def _open(self, handle: Handle) -> Iterator[Body]:
+    def _open(self, ids: _Handle) -> Iterator[Body]:
         # Taken at its word once, whatever its host; after that, its token may have expired.
-        given = self._download_urls.pop(handle["runId"], None)
+        given = self._download_urls.pop(ids.run_id, None)
 
         def check(response: requests.Response) -> None:
             if response.status_code == 200:
                 return
-            words = self._http.message(response)
             if response.status_code == 204:
-                raise NoData(words)
+                raise NoData(self._http.message(response))
             if given:
-                raise Unreachable(words)
+                raise Unreachable(self._http.message(response))
             if response.status_code in (404, 410):
-                raise JobGone(f"{words}; Khoros does not keep the file any more")
-            raise ExportFailed(words)
+                raise JobGone(f"{self._http.message(response)}; Khoros does not keep the file any more")
+            raise ExportFailed(_refusal(self._http, response))
 
-        with self._http.body("GET", given or self._url(handle, "download"), check=check) as body:
+        with self._http.body("GET", given or self._url(ids, "download"), check=check) as body:
             yield no_object(body)
 
 
-def _result(answer: Any, run: str | None = None) -> dict[str, Any] | str:
-    """The result of an answer: samples have an object, a list of one, and a text that says what is wrong."""
-    answer = _object(answer)
-    result = answer.get("result")
+def _result(answer: _Answer, run: str | None = None) -> _Result | str:
+    """The result of an answer, of the run that is asked for where it has several; a text: what is wrong."""
+    result = answer.result
     if isinstance(result, list):
-        ours = [one for one in result if _object(_object(one).get("jobInfo")).get("runId") == run]
-        result = (ours or result or [None])[0]
-    passed = str(answer.get("status", "PASS")).upper() == "PASS"
-    if passed and isinstance(result, dict):
-        return result
-    return str(result or answer.get("message") or f"status {answer.get('status')} without a result")
+        ours = [one for one in result if one.job_info and one.job_info.run_id == run]
+        result = next(iter(ours or result), None)
+    if (answer.status or "PASS").upper() != "PASS" or isinstance(result, str):
+        said = result if isinstance(result, str) else answer.message
+        return answers.said(said) or f"status {answers.said(answer.status)} without a reason"
+    return result or _Result()
 
 
-def _state(result: Mapping[str, Any]) -> JobState:
+def _state(progress: _Progress) -> JobState:
     state, detail = (
-        str(word or "").strip().upper().replace(" ", "_")
-        for word in (result.get("runnerState"), result.get("detail") or result.get("details"))
+        (word or "").strip().upper().replace(" ", "_")
+        for word in (progress.runner_state, progress.detail or progress.details)
     )
     if state == "RUNNING":
         return Running()
     if state != "CLOSED" or not detail:  # the Quick Start has a detail wherever a workflow is closed
         return Unknown(f"{state}/{detail}")
-    if detail == _COMPLETED:
-        return Ready()
-    if detail == _GOES_ON:
-        return Running()
-    reason = result.get("reason")
-    return Failed(
-        f"{NAME}: the workflow was closed with {detail}" + (f": {reason}" if reason else ""),
-        retry=detail == _PASSING,
-    )
+    reason = f": {text}" if (text := answers.said(progress.reason)) else ""
+    failed = Failed(f"{NAME}: the workflow was closed with {detail}{reason}", retry=detail == _PASSING)
+    return _CLOSED.get(detail, failed)
 
 
-def _object(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
+def _refusal(http: Http, response: requests.Response) -> str:
+    """Say why a workflow, once started, can't be seen or fetched."""
+    return f"{http.message(response)}; {_RESULT_ADVICE.get(response.status_code, 'check base_url')}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import gzip
 import hashlib
 import json
@@ -215,6 +216,7 @@ ACTIONS = frozenset(
         "no_length",
         "gzip_encode",
         "replace_body",
+        "replace_bytes",
         "substitute",
     }
 )
@@ -460,6 +462,8 @@ class Hub:
             except Exception:
                 traceback.print_exc()
                 raise
+        if "replace_bytes" in action:
+            answer = replace(answer, body=base64.b64decode(action["replace_bytes"]))
         if "status" in action or "replace_body" in action:
             body = action.get("replace_body", action.get("body", ""))
             if "echo" in action:
