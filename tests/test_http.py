@@ -28,8 +28,13 @@ from tap_analytics_exports.errors import (
     Unreachable,
 )
 from tap_analytics_exports.transport import http
-from tap_analytics_exports.transport.download import Body, RemoteFile, download
-from tap_analytics_exports.transport.http import FixedAuth, Http, LoginAuth, RateLimiter
+from tap_analytics_exports.transport.answers import no_object
+from tap_analytics_exports.transport.auth import FixedAuth, LoginAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted, download
+from tap_analytics_exports.transport.failures import retry_after
+from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.network import Network
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 CSV = b"a,b\n1,2\n"
 
@@ -242,7 +247,7 @@ def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token):
 
 @pytest.mark.parametrize("url", ["http://[", "http://127.0.0.1:x/", "ftp://127.0.0.1/"])
 def test_what_is_no_url_is_not_reachable(serve, url, monkeypatch):
-    monkeypatch.setattr(http, "_distances", lambda: (0.0 for _ in range(9)))
+    monkeypatch.setattr(Network, "wait", lambda self, seconds: None)
     peer = serve(always(response(302, b"", f"Location: {url}")))
     with pytest.raises(Unreachable, match="vendor: GET"):
         Http("vendor", peer.origin, auth=FixedAuth("Token t")).ask("GET", "x")
@@ -269,7 +274,7 @@ def test_a_trigger_that_was_not_sent_is_sent_again(serve):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     client = Http("vendor", f"http://127.0.0.1:{port}")
-    with pytest.raises(Unreachable, match="no connection") as failure:
+    with pytest.raises(Unreachable, match="connection refused") as failure:
         client.trigger("POST", "x", json={})
     assert not isinstance(failure.value, ExportFailed)
 
@@ -335,7 +340,7 @@ def test_a_long_retry_after_is_handed_on_at_once(serve):
 def test_retry_after_is_read(text, seconds):
     answer = requests.Response()
     answer.headers["Retry-After"] = text
-    assert http.retry_after(answer) == seconds
+    assert retry_after(answer) == seconds
 
 
 def test_the_pace_holds_in_every_span_over_all_threads(serve, monkeypatch):
@@ -416,7 +421,6 @@ def test_a_whole_body_arrives_with_its_proof(serve, answer, content, proof):
         response(200, PACKED[:-1], GZIP),
         response(200, PACKED[:-1], GZIP, length=False),
         response(200, chunks(PACKED[:-1]), CHUNKED, GZIP, length=False),
-        response(200, CSV, GZIP),
     ],
     ids=[
         "length",
@@ -426,7 +430,6 @@ def test_a_whole_body_arrives_with_its_proof(serve, answer, content, proof):
         "gzip, cut before it was sent",
         "gzip until the connection's end",
         "gzip, cut, in whole chunks",
-        "no gzip at all",
     ],
 )
 def test_a_body_that_ends_early_is_no_file(serve, tmp_path, answer):
@@ -434,7 +437,7 @@ def test_a_body_that_ends_early_is_no_file(serve, tmp_path, answer):
     with pytest.raises(Unreachable, match="broke off"):
         read(peer)
     client = Http("vendor", peer.origin)
-    remote = RemoteFile("f.csv", lambda: client.body("GET", "file", check=fine))
+    remote = RemoteFile("f.csv", lambda wanted: client.body("GET", "file", wanted=wanted, check=fine))
     with pytest.raises(ExportFailed, match="did not arrive whole"):
         download(remote, tmp_path / "f")
     assert not list(tmp_path.iterdir())
@@ -442,7 +445,7 @@ def test_a_body_that_ends_early_is_no_file(serve, tmp_path, answer):
 
 def test_a_body_without_an_end_needs_the_users_consent(serve, tmp_path):
     client = Http("vendor", serve(always(response(200, CSV, length=False))).origin)
-    remote = RemoteFile("f.csv", lambda: client.body("GET", "file", check=fine))
+    remote = RemoteFile("f.csv", lambda wanted: client.body("GET", "file", wanted=wanted, check=fine))
     with pytest.raises(ExportFailed, match="allow_unverified_downloads"):
         download(remote, tmp_path / "f")
     assert download(remote, tmp_path / "f", allow_unverified=True).path.read_bytes() == CSV
@@ -451,14 +454,17 @@ def test_a_body_without_an_end_needs_the_users_consent(serve, tmp_path):
 def test_a_transfer_that_broke_off_is_begun_again(serve, tmp_path):
     whole = response(200, CSV)
     client = Http("vendor", serve(in_turn(whole[:-3], whole)).origin)
-    remote = RemoteFile("f.csv", lambda: client.body("GET", "file", check=fine))
+    remote = RemoteFile("f.csv", lambda wanted: client.body("GET", "file", wanted=wanted, check=fine))
     assert download(remote, tmp_path / "f").path.read_bytes() == CSV
 
 
 def test_a_download_that_is_to_come_later_says_when(serve, tmp_path):
     client = Http("vendor", serve(always(response(503, b"", "Retry-After: 3600"))).origin)
     with pytest.raises(Busy) as busy:
-        download(RemoteFile("f.csv", lambda: client.body("GET", "f", check=fine)), tmp_path / "f")
+        download(
+            RemoteFile("f.csv", lambda wanted: client.body("GET", "f", wanted=wanted, check=fine)),
+            tmp_path / "f",
+        )
     assert busy.value.after == 3600
 
 
@@ -527,8 +533,8 @@ def test_a_web_page_is_no_file(serve):
 def test_a_json_object_in_place_of_the_file_is_what_went_wrong():
     body = Body(iter([b"", b" \n", b'{"status": "FAIL"}']), "length")
     with pytest.raises(ExportFailed, match="FAIL"):
-        list(http.no_object(body).chunks)
-    assert list(http.no_object(Body(iter([b"a\n", b"{}\n"]), "length")).chunks) == [b"a\n", b"{}\n"]
+        list(no_object(body).chunks)
+    assert list(no_object(Body(iter([b"a\n", b"{}\n"]), "length")).chunks) == [b"a\n", b"{}\n"]
 
 
 def test_an_unknown_encoding_is_no_file(serve):

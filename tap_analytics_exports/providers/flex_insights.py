@@ -6,6 +6,7 @@ import re
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
@@ -33,8 +34,11 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import clean, hide, safe_url
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import PASSING, Http, RateLimiter, retry_after
+from tap_analytics_exports.transport.answers import whole
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.failures import retry_after
+from tap_analytics_exports.transport.http import PASSING, Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 from tap_analytics_exports.windows import Window
 
 NAME = "flex_insights"
@@ -159,7 +163,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     def files(self, request: Request, handle: Handle) -> Sequence[RemoteFile]:
         """The one CSV file, from the answer that the look found if it is still open."""
         uri = handle["uri"]
-        return [RemoteFile(f"report {request.export.report_id}", open=lambda: self._transfer(uri))]
+        return [RemoteFile(f"report {request.export.report_id}", partial(self._transfer, uri))]
 
     def identity(self, export: FlexExport) -> Mapping[str, Any]:
         """Which report, as whom; the zone too, as it makes a window's moments into days."""
@@ -221,17 +225,25 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             before.close()
 
     @contextmanager
-    def _transfer(self, uri: str) -> Iterator[Body]:
-        with self._lock:
-            response = self._open.pop(uri, None)
-        if response is None:
-            response = self._http.ask("GET", uri, stream=True)
-        with response:
+    def _transfer(self, uri: str, wanted: Wanted) -> Iterator[Body]:
+        def check(response: requests.Response) -> None:
             if response.status_code == 204:
                 raise NoData(f"{NAME}: the report has no data")
-            if response.status_code != 200 or not _is_file(response):  # it was there before, so it is gone
+            if response.status_code != 200:  # it was there before, so it is gone
                 raise JobGone(_message(response))
-            yield self._http.received(response)
+            if not _is_file(response):
+                self._http.read(response)
+                raise JobGone(_message(response))
+
+        with self._lock:
+            response = self._open.pop(uri, None)
+        if response is not None:
+            with response:
+                if not wanted.offset:
+                    yield whole(response)
+                    return
+        with self._http.body("GET", uri, wanted=wanted, check=check) as body:
+            yield body
 
 
 class _Session:

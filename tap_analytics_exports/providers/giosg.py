@@ -15,8 +15,11 @@ from msgspec import Meta
 from tap_analytics_exports.errors import ExportFailed, NoData
 from tap_analytics_exports.providers.base import Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings, Secret, about
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, no_object
+from tap_analytics_exports.transport.answers import no_object
+from tap_analytics_exports.transport.auth import FixedAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "giosg"
 
@@ -137,7 +140,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
         return f"api/reporting/workflow/v1/orgs/{organization}/workflows/{workflow}"
 
     @contextmanager
-    def _open(self, request: Request) -> Iterator[Body]:
+    def _open(self, request: Request, wanted: Wanted) -> Iterator[Body]:
         export: GiosgExport = request.export
         window, timeout = request.window, export.export_timeout
         assert window is not None  # noqa: S101 - each export of giosg has windows
@@ -164,6 +167,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             "POST",
             f"{self._workflow(export)}/step/{export.step_index}/download/",
             json={**_choice(export), "interval": interval},
+            wanted=wanted,
             answer_seconds=timeout.total_seconds(),
             check=check,
         ) as body:

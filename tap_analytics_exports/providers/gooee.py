@@ -33,8 +33,10 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import hide
 from tap_analytics_exports.settings import Export, ProviderSettings, Secret, about
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import Auth, FixedAuth, Http, LoginAuth, RateLimiter
+from tap_analytics_exports.transport.auth import Auth, FixedAuth, LoginAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "gooee"
 
@@ -142,6 +144,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 partial(self._open, handle),
                 size=_count(export.get("total_bytes")),
                 rows=_count(export.get("number_of_rows")),
+                either_size=True,  # its documentation does not say what `total_bytes` counts
             )
         ]
 
@@ -233,7 +236,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         return _object(self._http.json(response, Unreachable))
 
     @contextmanager
-    def _open(self, handle: Handle) -> Iterator[Body]:
+    def _open(self, handle: Handle, wanted: Wanted) -> Iterator[Body]:
         # Each view of the export signs its URL anew, for an hour.
         url = self._retrieve(handle).get("url")
         if not isinstance(url, str) or not url:
@@ -250,7 +253,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 raise JobGone(f"{words}; Gooee does not keep the file any more")
             raise ExportFailed(words)
 
-        with self._plain.body("GET", url, check=check) as body:
+        with self._plain.body("GET", url, wanted=wanted, check=check) as body:
             yield body
 
 
