@@ -16,7 +16,7 @@ import urllib3
 
 from tap_analytics_exports.errors import ExportFailed, Unreachable
 from tap_analytics_exports.redaction import clean, safe_url
-from tap_analytics_exports.transport.decoding import BrokenGzip, codings, unpacked
+from tap_analytics_exports.transport.decoding import BrokenGzip, begins_packed, codings, unpacked
 from tap_analytics_exports.transport.download import Body, Wanted
 from tap_analytics_exports.transport.failures import TooLarge
 from tap_analytics_exports.transport.framing import Answer, Malformed
@@ -46,12 +46,13 @@ def whole(response: requests.Response) -> Body:
     if response.status_code == 206 or "Content-Range" in response.headers:
         words = f"answered {response.status_code} with a part of the file, which was not asked for"
         raise Unreachable(f"{where(response)} {words}")
-    packed = _packed(response)
+    labels = _labels(response)
     framing = cast("Answer", response.raw._original_response).proof  # noqa: SLF001 - there is no other way
+    packed, pieces = begins_packed(_pieces(response)) if labels else (False, _pieces(response))
     total = int(response.headers["Content-Length"]) if framing == "length" and not packed else None
-    pieces, arrived = _counted(_pieces(response))
+    pieces, arrived = _counted(pieces)
     return Body(
-        _decoded(pieces, packed, response),
+        _decoded(pieces, labels, response),
         framing or ("gzip trailer" if packed else None),
         version=None if packed else _version(response, total),
         total=total,
@@ -62,7 +63,7 @@ def whole(response: requests.Response) -> Body:
 def rest(response: requests.Response, wanted: Wanted) -> Body | None:
     """The body of an answer that goes on where the file breaks off here; None where it does not."""
     found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
-    if response.status_code != 206 or found is None or _packed(response):
+    if response.status_code != 206 or found is None or _labels(response):
         return None
     first, last, total = map(int, found.groups())
     validator, _, size = (wanted.version or "").rpartition("/")
@@ -89,7 +90,7 @@ def content(response: requests.Response) -> bytes:
     """
     body = bytearray()
     try:
-        for piece in _decoded(_pieces(response), _packed(response), response):
+        for piece in _decoded(_pieces(response), _labels(response), response):
             body += piece
             if len(body) > LARGEST_ANSWER:
                 size = f"more than {LARGEST_ANSWER >> 20} MiB"
@@ -117,7 +118,7 @@ def no_object(body: Body) -> Body:
     return replace(body, chunks=chunks())
 
 
-def _packed(response: requests.Response) -> int:
+def _labels(response: requests.Response) -> int:
     try:
         return codings(response.headers.get("Content-Encoding"))
     except ExportFailed as error:
@@ -147,8 +148,8 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
     raise Unreachable(f"{where(response)}: the answer broke off ({words})")
 
 
-def _decoded(pieces: Iterator[bytes], packed: int, response: requests.Response) -> Iterator[bytes]:
-    for _ in range(packed):
+def _decoded(pieces: Iterator[bytes], labels: int, response: requests.Response) -> Iterator[bytes]:
+    for _ in range(labels):
         pieces = unpacked(pieces)
     try:
         yield from pieces

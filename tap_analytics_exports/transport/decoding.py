@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import zlib
 from collections.abc import Iterator
+from itertools import chain
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.base import GZIP
@@ -36,6 +37,16 @@ def codings(header: str | None) -> int:
     return sum(word in _GZIP for word in words)
 
 
+def begins_packed(pieces: Iterator[bytes]) -> tuple[bool, Iterator[bytes]]:
+    """Whether a body is gzip by its first bytes, whatever a header says; and the body from its beginning."""
+    first = b""
+    for piece in pieces:
+        first += piece
+        if len(first) >= len(GZIP):
+            break
+    return first.startswith(GZIP), chain([first], pieces)
+
+
 def unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
     """A body that is said to be gzip, to the end of its last member; one that is none is left as it is.
 
@@ -43,21 +54,8 @@ def unpacked(pieces: Iterator[bytes]) -> Iterator[bytes]:
         BrokenGzip: It is cut, or damaged.
         ExportFailed: It is gzip by its first bytes, and can't be unpacked at all.
     """
-    first = b""
-    for piece in pieces:
-        first += piece
-        if len(first) >= len(GZIP):
-            break
-    if not first.startswith(GZIP):
-        yield first
-        yield from pieces
-        return
-    yield from _gunzip(_chain(first, pieces))
-
-
-def _chain(first: bytes, pieces: Iterator[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from pieces
+    packed, pieces = begins_packed(pieces)
+    yield from _gunzip(pieces) if packed else pieces
 
 
 def _gunzip(pieces: Iterator[bytes]) -> Iterator[bytes]:
