@@ -26,6 +26,8 @@ LARGEST_ANSWER = 16 << 20
 
 _CHUNK = 1 << 20
 _PIECE = 1 << 18
+_HOLD = 0.1
+"""Seconds that bytes may wait for others before they are handed on."""
 
 _STRONG_ETAG = re.compile(r'"[!#-~\x80-\xff]*"')
 _CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
@@ -137,7 +139,7 @@ def _pieces(response: requests.Response) -> Iterator[bytes]:
         except (urllib3.exceptions.HTTPError, OSError) as error:
             piece, failure = b"", error
         held += piece
-        if held and (not piece or len(held) >= _CHUNK or time.monotonic() - since > 1):
+        if held and (not piece or len(held) >= _CHUNK or time.monotonic() - since > _HOLD):
             yield bytes(held)
             held.clear()
             since = time.monotonic()

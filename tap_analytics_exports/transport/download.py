@@ -266,6 +266,7 @@ class _Arrival:
                         self._check(part.size + len(chunk))
                         for start in range(0, len(chunk), _WRITE):
                             part.size += file.write(memoryview(chunk)[start : start + _WRITE])
+                        file.flush()  # so that a process that is killed leaves it here
         except BaseException:
             if part.version is None:
                 part.drop()
