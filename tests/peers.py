@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from email.message import Message
 from email.parser import BytesHeaderParser
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from cryptography import x509
@@ -53,6 +54,10 @@ class Peer:
                 peer.seen.append(seen)
                 for part in answer(seen):
                     self.wfile.write(part)
+
+            def finish(self) -> None:
+                super().finish()
+                self.request.close()
 
         class Server(socketserver.ThreadingTCPServer):
             daemon_threads = True
@@ -130,6 +135,9 @@ def self_signed(folder: Path) -> ssl.SSLContext:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
         .sign(key, hashes.SHA256())
     )
     pem = folder / "pem"

@@ -16,6 +16,9 @@ from tap_analytics_exports.errors import ExportFailed, Unreachable
 
 _DAY = 86400.0
 
+_ISSUER = frozenset({2, 18, 19, 20, 21})
+"""OpenSSL's codes for certificates that nobody known has signed."""
+
 _REFUSED = {
     errno.ECONNREFUSED: "connection refused; check base_url and whether its host is up",
     errno.EHOSTUNREACH: "there is no route to the host",
@@ -74,8 +77,11 @@ def _refusal(reason: object) -> str | None:
     match reason:
         case exceptions.ProxyError():
             return proxy_refusal(str(reason.original_error))
-        case exceptions.SSLError(args=(ssl.SSLCertVerificationError(verify_message=why), *_)):
-            return f"the host's certificate is not trusted ({why}); if you trust its authority, set ca_bundle"
+        case exceptions.SSLError(
+            args=(ssl.SSLCertVerificationError(verify_code=code, verify_message=why), *_)
+        ):
+            advice = "if you trust its authority, set ca_bundle" if code in _ISSUER else "check base_url"
+            return f"the host's certificate is not trusted ({why}); {advice}"
         case exceptions.NewConnectionError(__cause__=OSError(errno=number)):
             return _REFUSED.get(number or 0)
     return None

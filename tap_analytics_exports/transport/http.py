@@ -348,17 +348,13 @@ class Http:
         except (requests.RequestException, ValueError) as error:  # as where a Location is no URL
             raise Unreachable(f"{place}: {type(error).__name__}", sent=False) from None
         if "params" not in how:
-            request.url = _ascii(
-                url.encode()
-            )  # byte for byte as the provider gave it, where requests would quote anew
+            # Byte for byte as the provider gave it, where requests would quote anew.
+            request.url = _ascii(url.encode())
         with self._rate_limiter.turn(self._network.stop) if own else nullcontext():
             terms = TERMS.set(self._terms(stream=stream, answer_seconds=answer_seconds, deadline=deadline))
             try:
-                environment = self._session.merge_environment_settings(url, {}, stream, None, None)
-                environment |= {
-                    "stream": True,
-                    "verify": self._network.verify(configured=environment["verify"]),
-                }
+                environment = self._session.merge_environment_settings(url, {}, True, None, None)  # noqa: FBT003
+                environment["verify"] = self._network.verify(configured=environment["verify"])
                 timeout = (CONNECT_SECONDS, answer_seconds)
                 answer = self._session.send(request, timeout=timeout, allow_redirects=False, **environment)
             except UnicodeEncodeError:
