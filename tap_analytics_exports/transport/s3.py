@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
@@ -53,6 +53,7 @@ class S3Store:
         self._base = f"{base}/" if base else ""
         self._lock = threading.Lock()
         self._client: Any = None
+        self._bundle: IO[bytes] | None = None
 
     def __str__(self) -> str:
         """For messages."""
@@ -68,7 +69,9 @@ class S3Store:
         return [self._file(self._base + self._settings.below(path)) for path in paths]
 
     def close(self) -> None:
-        """There is no session to end."""
+        """Remove what was made for the connections."""
+        if self._bundle is not None:
+            self._bundle.close()
 
     def _file(self, key: str) -> RemoteFile:
         try:
@@ -132,7 +135,7 @@ class S3Store:
         if self._network.ca_bundle is None:
             return None
         further = Path(self._network.ca_bundle).expanduser()
-        self._bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - it goes with the store
+        self._bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - until `close`
         self._bundle.write(Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + further.read_bytes())
         self._bundle.flush()
         return self._bundle.name
