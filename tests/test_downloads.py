@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from conftest import run_tap, start_tap
 from peers import GZIP, Peer, Seen, always, response, serving
 
 from tap_analytics_exports.errors import Busy, ExportFailed, Interrupted, Unreachable
@@ -245,3 +246,27 @@ def test_a_size_that_was_announced_wrongly_is_not_gone_on_with(serve, tmp_path):
         download(remote(peer, size=5), tmp_path / "f")
     assert ranges(peer) == [None] * 3
     assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_killed_in_the_middle_of_a_file_leaves_it_to_the_next(sandbox, tmp_path):
+    config = sandbox.config("gooee")
+    config["gooee"]["exports"] = config["gooee"]["exports"][:1]
+    env = {"XDG_STATE_HOME": str(tmp_path), "TMPDIR": str(tmp_path)}
+    drip = {"service": "gooee_files", "times": 1, "action": {"drip": 0.3}}  # of twenty pieces
+    sandbox.post("faults", [drip])
+    with start_tap(config, env=env) as process:
+        for _ in range(200):
+            parts = list(tmp_path.rglob("*.part"))
+            if parts and parts[0].stat().st_size:
+                break
+            time.sleep(0.1)
+        process.kill()
+        process.communicate()
+    here = parts[0].stat().st_size
+    result = run_tap(config, env=env)
+    assert (result.exit_code, [run["resumed"] for run in result.runs]) == (0, [True]), result.stderr
+    *_, last = sandbox.get("requests", service="gooee_files")
+    assert (last["status"], last["headers"]["Range"]) == (206, f"bytes={here}-")
+    (served,) = {one["sha256"] for one in sandbox.get("served", service="gooee")}
+    assert result.runs[0]["sha256"] == served
+    assert not list(tmp_path.rglob("*.part"))

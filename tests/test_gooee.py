@@ -383,8 +383,9 @@ OUTCOMES = {
         1,
         None,
     ),
+    "file cut again and again": (fault(HOST, None, truncate_after_bytes=5000), 0, ["loaded"], 1, None),
     "file always cut": (
-        fault(HOST, None, truncate_after_bytes=500),
+        fault(HOST, None, truncate_after_bytes=0),
         3,
         ["failed"],
         1,
