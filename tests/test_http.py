@@ -238,6 +238,13 @@ def test_retry_after_in_seconds_is_waited_for(serve):
     assert 2 <= second.at - first.at < 4
 
 
+def test_retry_after_may_have_a_fraction(serve):
+    peer = serve(in_turn(response(429, b"", "Retry-After: 1.5"), response()))
+    Http("vendor", peer.origin).ask("GET", "x")
+    first, second = peer.seen
+    assert 1.5 <= second.at - first.at < 2.5
+
+
 def test_retry_after_as_a_date_is_waited_for(serve):
     date = format_datetime(datetime.now(UTC) + timedelta(seconds=3), usegmt=True)  # cut to whole seconds
     peer = serve(in_turn(response(503, b"", f"Retry-After: {date}"), response()))
@@ -256,7 +263,18 @@ def test_a_long_retry_after_is_handed_on_at_once(serve):
 
 @pytest.mark.parametrize(
     ("text", "seconds"),
-    [("5", 5), (" 0 ", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("soon", None), ("-1", None), ("²", None)],
+    [
+        ("5", 5),
+        (" 0 ", 0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("soon", None),
+        ("-1", None),
+        ("²", None),
+        ("3.5", 3.5),
+        ("1e3", None),
+        ("9" * 400, 86400),
+        ("Wed, 21 Oct 9015 07:28:00 GMT", 86400),
+    ],
 )
 def test_retry_after_is_read(text, seconds):
     answer = requests.Response()

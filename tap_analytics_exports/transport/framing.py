@@ -16,7 +16,7 @@ from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from tap_analytics_exports.errors import Interrupted
 
@@ -72,8 +72,11 @@ class Answer(HTTPResponse):
 
     proof: str | None = None
 
-    def __init__(self, sock: socket.socket, *more: Any, **named: Any) -> None:  # noqa: ANN401
-        super().__init__(sock, *more, **named)
+    def __init__(
+        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None, url: str | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method, url)
+        self._has_body = method != "HEAD"
         self.fp.close()
         self._arriving = _Arriving(sock, TERMS.get())
         self.fp = io.BufferedReader(self._arriving, 1 << 16)
