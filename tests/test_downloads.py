@@ -115,6 +115,13 @@ def test_a_later_run_goes_on(serve, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
 
 
+@pytest.mark.parametrize("note", [b"", b"\xff\xfe", b'"one"/*\r\nX: y', b'"one"', b"no version"])
+def test_a_note_that_nobody_wrote_so_begins_anew(serve, tmp_path, note):
+    (tmp_path / "f.part").write_bytes(b"x,y")
+    (tmp_path / "f.version").write_bytes(note)
+    assert fetch(serve(Host(FILE, TAG)), tmp_path / "f").path.read_bytes() == FILE
+
+
 def test_a_file_that_is_another_now_begins_anew(serve, tmp_path):
     host = Host(FILE, TAG, cuts=(700,))
     peer = serve(host)

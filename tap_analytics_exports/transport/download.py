@@ -190,8 +190,9 @@ class _Part:
         self._digest = hashlib.sha256()
         self._digested = 0
         if self._note.is_file() and self.path.is_file():
-            self.version = self._note.read_text()
-            self.size = self.path.stat().st_size
+            version = self._note.read_text(errors="replace")
+            if version.isprintable():
+                self.version, self.size = version, self.path.stat().st_size
 
     def begin(self, version: str | None) -> None:
         """Start from zero, with what may be another version."""

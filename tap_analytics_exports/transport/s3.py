@@ -94,7 +94,7 @@ class S3Store:
     @contextmanager
     def _open(self, remote: _Object, wanted: Wanted) -> Iterator[Body]:
         tag, _, size = (wanted.version or "").rpartition("/")
-        goes_on = tag == remote.tag and wanted.offset < int(size)
+        goes_on = tag == remote.tag and size.isdecimal() and wanted.offset < int(size)
         how = {"Range": f"bytes={wanted.offset}-"} if goes_on else {}
         try:
             with self._troubles():

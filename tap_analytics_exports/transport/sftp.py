@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +42,21 @@ _WATCH = 1.0
 
 _ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """The names under which a type of key is agreed on, where they differ."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listed:
+    """A file as it was when it was first seen, `at` some time of `time.monotonic`."""
+
+    path: str
+    size: int | None
+    modified: int | None
+    at: float
+
+    def settled(self, size: int, modified: int | None) -> bool:
+        """Whether nobody writes to it any more; who does it slowly has done so just now."""
+        same = (size, modified) == (self.size, self.modified) and time.monotonic() - self.at >= _WATCH
+        return same or modified is None or abs(time.time() - modified) >= _FRESH
 
 
 class SftpStore:
@@ -80,13 +96,14 @@ class SftpStore:
 
     def _file(self, sftp: paramiko.SFTPClient, path: str) -> RemoteFile:
         try:
-            found = self._resolve(sftp, path)
+            found, attributes = self._resolve(sftp, path)
         except FileNotFoundError:
             self._check_base(sftp)
             raise
-        return RemoteFile(path.rpartition("/")[2], partial(self._open, found))
+        listed = _Listed(found, attributes.st_size, attributes.st_mtime, time.monotonic())
+        return RemoteFile(path.rpartition("/")[2], partial(self._open, listed))
 
-    def _resolve(self, sftp: paramiko.SFTPClient, path: str) -> str:
+    def _resolve(self, sftp: paramiko.SFTPClient, path: str) -> tuple[str, paramiko.SFTPAttributes]:
         """Where a file is once all links are followed, of which none may lead out of the base."""
         base = (sftp.normalize(self._base or ".")).rstrip("/")
         found = sftp.normalize(self._base + path)
@@ -94,15 +111,15 @@ class SftpStore:
             raise ExportFailed(
                 f"{self}: {path} is a link out of the folder of files_url, so it is not fetched"
             )
-        at, mode = base, None
+        at = base
         for name in found.removeprefix(f"{base}/").split("/"):
             at = f"{at}/{name}"
-            mode = sftp.lstat(at).st_mode
-            if mode is not None and stat.S_ISLNK(mode):
+            attributes = sftp.lstat(at)
+            if stat.S_ISLNK(attributes.st_mode or 0):
                 raise ExportFailed(f"{self}: {path} is a link that the server does not follow")
-        if mode is not None and not stat.S_ISREG(mode):
+        if not stat.S_ISREG(attributes.st_mode or stat.S_IFREG):
             raise ExportFailed(f"{self}: {path} is no file")
-        return found
+        return found, attributes
 
     def _check_base(self, sftp: paramiko.SFTPClient) -> None:
         try:
@@ -111,15 +128,14 @@ class SftpStore:
             raise ExportFailed(f"{self}: there is no folder {self._base}; check files_url") from None
 
     @contextmanager
-    def _open(self, path: str, wanted: Wanted) -> Iterator[Body]:
+    def _open(self, listed: _Listed, wanted: Wanted) -> Iterator[Body]:
         with self._channel() as sftp:
             with self._troubles():
-                file = sftp.open(path, "rb")
+                file = sftp.open(listed.path, "rb")
             with file:
                 with self._troubles():
                     size, modified = self._look(file)
-                    # Whoever writes it slowly has written to it just now.
-                    if modified is not None and abs(time.time() - modified) < _FRESH:
+                    if not listed.settled(size, modified):
                         self._network.wait(_WATCH)
                         self._still(file, size, modified)
                 version = None if modified is None else f"{size} {modified}"
