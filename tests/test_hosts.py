@@ -1,7 +1,9 @@
 """Where requests may lead, whom they trust, and what it is called when nobody answers."""
 
+import contextlib
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -23,6 +25,14 @@ PUBLIC = "https://vendor.example"
 def serve() -> Iterator[Callable[..., Peer]]:
     with serving() as start:
         yield start
+
+
+@pytest.fixture(autouse=True)
+def no_proxies(monkeypatch):
+    """But for those of a test."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
 
 
 @pytest.fixture
@@ -231,6 +241,30 @@ def test_a_proxy_that_refuses_is_called_so(serve, monkeypatch, url):
         Http("vendor", url).ask("GET", "x")
     assert not failure.value.sent
     assert len(proxy.seen) == 1
+
+
+def test_a_proxy_may_take_its_time_to_reach_the_host(secure, tmp_path, monkeypatch):
+    def carry(source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+
+    def tunnel(proxy: socket.socket) -> None:
+        with proxy.accept()[0] as client:
+            assert client.recv(65536).startswith(b"CONNECT ")
+            client.sendall(b"HTTP/1.1 200 Fine\r\n\r\n")
+            time.sleep(1.5)
+            with socket.create_connection(("127.0.0.1", int(secure.origin.rpartition(":")[2]))) as host:
+                threading.Thread(target=carry, args=[client, host], daemon=True).start()
+                carry(host, client)
+
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
+        thread = threading.Thread(target=tunnel, args=[proxy])
+        thread.start()
+        client = Http("vendor", secure.origin, network=Network(str(tmp_path / "pem")))
+        assert client.ask("GET", "x").content == CSV
+        thread.join()
 
 
 def test_a_proxy_that_is_not_there_is_called_so(monkeypatch):

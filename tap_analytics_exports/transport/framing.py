@@ -13,6 +13,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse, IncompleteRead
@@ -132,17 +133,19 @@ class _Arriving(io.RawIOBase):
             TimeoutError: Nothing came for too long, or the time is over.
         """
         last = min(time.monotonic() + self._silence, self._end)
-        while True:
-            if self._terms.stop is not None and self._terms.stop.is_set():
-                raise Interrupted
-            left = last - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            self._sock.settimeout(min(left, _SLICE))
-            try:
-                return self._sock.recv_into(buffer)
-            except TimeoutError:
-                continue
+        usual = self._sock.gettimeout()
+        try:
+            while True:
+                if self._terms.stop is not None and self._terms.stop.is_set():
+                    raise Interrupted
+                left = last - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                self._sock.settimeout(min(left, _SLICE))
+                with suppress(TimeoutError):
+                    return self._sock.recv_into(buffer)
+        finally:
+            self._sock.settimeout(usual)
 
     def close(self) -> None:
         self._file.close()

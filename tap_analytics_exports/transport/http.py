@@ -209,8 +209,8 @@ class Http:
         body: Body | None = None
         try:
             if wanted.offset and wanted.version and method == "GET":
-                headers = {"Range": f"bytes={wanted.offset}-", "If-Range": validator(wanted.version)}
-                response = send(method, path, headers=headers, **how)
+                part = {"Range": f"bytes={wanted.offset}-", "If-Range": validator(wanted.version)}
+                response = send(method, path, **{**how, "headers": {**how.get("headers", {}), **part}})
                 body = rest(response, wanted)
                 if body is None and response.status_code in (206, 416):
                     response.close()
