@@ -82,6 +82,13 @@ def test_a_length_may_be_said_twice(serve, lines):
     assert read(serve(always(HEAD + lines + b"\r\n" + CSV))) == CSV
 
 
+@pytest.mark.parametrize("method", ["HEAD", "GET"])
+def test_some_answers_have_no_body_whatever_they_say(serve, method):
+    status = 200 if method == "HEAD" else 204
+    peer = serve(always(response(status, CSV)[: -len(CSV)]))
+    assert Http("vendor", peer.origin).ask(method, "x").content == b""
+
+
 # Chunks
 
 

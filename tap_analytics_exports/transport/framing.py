@@ -91,7 +91,7 @@ class Answer(HTTPResponse):
         # The body is read without any more framing, so nobody above is to look for it.
         del self.headers["Transfer-Encoding"]
         self.chunked = False
-        if self.status in (204, 304) or (self.length == 0 and not lengths):  # nothing but HEAD is left
+        if self.status in (204, 304) or not self._has_body:
             return
         if codings not in ([], ["identity"]):
             if codings != ["chunked"]:
