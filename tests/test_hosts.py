@@ -189,6 +189,13 @@ def test_the_usual_variables_count_where_nothing_is_set(secure, tmp_path, monkey
         Http("vendor", secure.origin, network=Network(str(key / "pem"))).ask("GET", "x")
 
 
+def test_a_variable_that_names_no_file_is_named(secure, monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/pem")
+    with pytest.raises(Unreachable, match="check SSL_CERT_FILE and REQUESTS_CA_BUNDLE") as failure:
+        Http("vendor", secure.origin).ask("GET", "x")
+    assert not failure.value.sent
+
+
 def test_the_usual_authorities_stay_trusted_beside_it(tmp_path):
     self_signed(tmp_path)
     context = network._context(str(tmp_path / "pem"))
