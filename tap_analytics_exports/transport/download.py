@@ -268,8 +268,9 @@ class _Arrival:
                         for start in range(0, len(chunk), _WRITE):
                             part.size += file.write(memoryview(chunk)[start : start + _WRITE])
                         file.flush()  # so that a process that is killed leaves it here
-        except BaseException:
-            if part.version is None:
+        except BaseException as error:
+            # What fills the disk is no help there.
+            if part.version is None or isinstance(error, OSError):
                 part.drop()
             raise
         if body.total is not None and part.size != body.total:
