@@ -39,11 +39,18 @@ class Interrupted(BaseException):
 
 
 class Unreachable(TapError):
-    """No usable answer; nothing was triggered by asking, so asking later is safe, `after` seconds if any."""
+    """No usable answer; nothing was triggered by asking, so asking later is safe.
 
-    def __init__(self, why: str, after: float | None = None) -> None:
+    Args:
+        why: What happened, and what to do.
+        after: The wait in seconds that is asked for; with it, the refusal is one in passing.
+        sent: Whether any byte of the request may have left.
+    """
+
+    def __init__(self, why: str, after: float | None = None, *, sent: bool = True) -> None:
         super().__init__(why)
         self.after = after
+        self.sent = sent
 
 
 class Busy(TapError):

@@ -18,9 +18,10 @@ import pytest
 from conftest import Sandbox, run_tap
 
 from tap_analytics_exports.errors import CredentialsRefused, Unreachable
-from tap_analytics_exports.transport import files as _files
-from tap_analytics_exports.transport.download import download
-from tap_analytics_exports.transport.files import FileSettings, FileStore, file_store
+from tap_analytics_exports.transport import sftp
+from tap_analytics_exports.transport.download import Wanted, download
+from tap_analytics_exports.transport.file_settings import FileSettings
+from tap_analytics_exports.transport.files import FileStore, file_store
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 START = TODAY - timedelta(days=1)
@@ -350,7 +351,7 @@ def test_a_large_file_arrives_whole_and_soon(store, tmp_path):
 def test_a_connection_that_breaks_is_made_anew(server, store, tmp_path):
     (tmp_path / "file").write_bytes(os.urandom(30 << 20))
     (remote,) = store().files(["file"])
-    with remote.open() as body:
+    with remote.open(Wanted()) as body:
         next(body.chunks)
         server.cut_all()
         with pytest.raises(Unreachable, match=r"sftp://127\.0\.0\.1"):
@@ -359,10 +360,10 @@ def test_a_connection_that_breaks_is_made_anew(server, store, tmp_path):
 
 
 def test_a_connection_on_which_nothing_arrives_is_broken(server, store, tmp_path, monkeypatch):
-    monkeypatch.setattr(_files, "SILENCE_SECONDS", 1)
+    monkeypatch.setattr(sftp, "SILENCE_SECONDS", 1)
     (tmp_path / "file").write_bytes(bytes(30 << 20))
     (remote,) = store().files(["file"])
-    with remote.open() as body:
+    with remote.open(Wanted()) as body:
         next(body.chunks)
         server.pause()
         begun = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import requests
@@ -30,8 +31,10 @@ from tap_analytics_exports.providers.base import (
     Unknown,
 )
 from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import Http, RateLimiter
+from tap_analytics_exports.transport.answers import whole
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 from tap_analytics_exports.windows import Window
 
 NAME = "flex_insights"
@@ -203,7 +206,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     def files(self, request: Request[FlexExport], handle: Handle) -> Sequence[RemoteFile]:
         """The one CSV file, from the answer that the look found if it is still open."""
         uri = self._uri_of(handle)
-        return [RemoteFile(f"report {request.export.report_id}", open=lambda: self._transfer(uri))]
+        return [RemoteFile(f"report {request.export.report_id}", partial(self._transfer, uri))]
 
     def identity(self, export: FlexExport) -> Mapping[str, Any]:
         """Which report, as whom; the zone too, as it makes a window's moments into days."""
@@ -281,17 +284,22 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             before.close()
 
     @contextmanager
-    def _transfer(self, uri: str) -> Iterator[Body]:
-        with self._lock:
-            response = self._open.pop(uri, None)
-        if response is None:
-            response = self._http.ask("GET", uri, stream=True)
-        with response:
+    def _transfer(self, uri: str, wanted: Wanted) -> Iterator[Body]:
+        def check(response: requests.Response) -> None:
             if response.status_code == 204:
                 raise NoData(f"{NAME}: the report has no data")
             if response.status_code != 200 or not _is_file(response):  # it was there before, so it is gone
                 raise JobGone(f"{gooddata.message(self._http, response)}; the result is not kept any more")
-            yield self._http.received(response)
+
+        with self._lock:
+            response = self._open.pop(uri, None)
+        if response is not None:
+            with response:
+                if not wanted.offset:
+                    yield whole(response)
+                    return
+        with self._http.body("GET", uri, wanted=wanted, check=check) as body:
+            yield body
 
 
 def _is_file(response: requests.Response) -> bool:

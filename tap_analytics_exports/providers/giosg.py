@@ -25,8 +25,11 @@ from tap_analytics_exports.settings import (
     Secret,
     about,
 )
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, no_object
+from tap_analytics_exports.transport.answers import no_object
+from tap_analytics_exports.transport.auth import FixedAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "giosg"
 
@@ -179,7 +182,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             return self._workflows[export.workflow_id]
 
     @contextmanager
-    def _open(self, request: Request[GiosgExport]) -> Iterator[Body]:
+    def _open(self, request: Request[GiosgExport], wanted: Wanted) -> Iterator[Body]:
         export = request.export
         window, timeout = request.window, export.export_timeout
         assert window is not None
@@ -211,6 +214,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             "POST",
             f"{self._workflow(export)}/step/{export.step_index}/download/",
             json={**_choice(export), "interval": interval},
+            wanted=wanted,
             answer_seconds=timeout.total_seconds(),
             check=check,
         ) as body:

@@ -13,7 +13,9 @@ from msgspec import Struct
 from tap_analytics_exports.errors import CredentialsRefused, TapError, Unreachable
 from tap_analytics_exports.providers import answers
 from tap_analytics_exports.redaction import clean, hide
-from tap_analytics_exports.transport.http import PASSING, Http, RateLimiter, retry_after
+from tap_analytics_exports.transport.failures import retry_after
+from tap_analytics_exports.transport.http import PASSING, Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 _UNGIVEN = "this is no refusal, but without a token nothing can be asked for; check base_url"
 

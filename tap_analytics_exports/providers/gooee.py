@@ -35,8 +35,10 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import clean_logger, hide
 from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import Auth, FixedAuth, Http, LoginAuth, RateLimiter
+from tap_analytics_exports.transport.auth import Auth, FixedAuth, LoginAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "gooee"
 
@@ -228,6 +230,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 partial(self._open, handle),
                 size=answers.count(NAME, "total_bytes", export.total_bytes),
                 rows=export.rows,
+                either_size=True,  # its documentation does not say what `total_bytes` counts
             )
         ]
 
@@ -336,7 +339,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         return answers.read(self._http, response, _Export)
 
     @contextmanager
-    def _open(self, handle: Handle) -> Iterator[Body]:
+    def _open(self, handle: Handle, wanted: Wanted) -> Iterator[Body]:
         # Each view of the export signs its URL anew, for an hour.
         url = self._retrieve(handle).url
         if not url:
@@ -353,7 +356,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
                 raise JobGone(f"{message}; Gooee does not keep the file any more")
             raise ExportFailed(message)
 
-        with self._plain.body("GET", url, check=check) as body:
+        with self._plain.body("GET", url, wanted=wanted, check=check) as body:
             yield body
 
 

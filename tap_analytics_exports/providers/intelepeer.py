@@ -34,9 +34,12 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column, ColumnKind, Export, HttpUrl, Secret, about
+from tap_analytics_exports.transport.auth import Auth, FixedAuth, LoginAuth
 from tap_analytics_exports.transport.download import RemoteFile
-from tap_analytics_exports.transport.files import FileSettings, file_store
-from tap_analytics_exports.transport.http import PASSING, Auth, FixedAuth, Http, LoginAuth, RateLimiter
+from tap_analytics_exports.transport.file_settings import FileSettings
+from tap_analytics_exports.transport.files import file_store
+from tap_analytics_exports.transport.http import PASSING, Http
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"

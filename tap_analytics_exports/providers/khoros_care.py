@@ -25,8 +25,11 @@ from tap_analytics_exports.providers.base import (
 )
 from tap_analytics_exports.redaction import hide
 from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
-from tap_analytics_exports.transport.download import Body, RemoteFile
-from tap_analytics_exports.transport.http import FixedAuth, Http, RateLimiter, millis, no_object
+from tap_analytics_exports.transport.answers import no_object
+from tap_analytics_exports.transport.auth import FixedAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http, millis
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "khoros_care"
 
@@ -304,7 +307,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
         ]
 
     @contextmanager
-    def _open(self, ids: _Handle) -> Iterator[Body]:
+    def _open(self, ids: _Handle, wanted: Wanted) -> Iterator[Body]:
         # Taken at its word once, whatever its host; after that, its token may have expired.
         given = self._download_urls.pop(ids.run_id, None)
 
@@ -319,7 +322,8 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
                 raise JobGone(f"{self._http.message(response)}; Khoros does not keep the file any more")
             raise ExportFailed(_refusal(self._http, response))
 
-        with self._http.body("GET", given or self._url(ids, "download"), check=check) as body:
+        url = given or self._url(ids, "download")
+        with self._http.body("GET", url, wanted=wanted, check=check) as body:
             yield no_object(body)
 
 

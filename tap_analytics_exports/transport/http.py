@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import base64
+import logging
 import math
 import random
-import ssl
-import threading
 import time
-import zlib
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import partial
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
+from typing import Any
+from urllib.parse import quote, urljoin, urlsplit
 
 import backoff
 import msgspec
@@ -32,146 +26,58 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
-from tap_analytics_exports.redaction import clean, clean_logger, hide, safe_url, shown
-from tap_analytics_exports.transport.download import Body
+from tap_analytics_exports.redaction import clean, safe_url
+from tap_analytics_exports.transport.answers import content, rest, validator, where, whole
+from tap_analytics_exports.transport.auth import Auth
+from tap_analytics_exports.transport.download import Body, Wanted
+from tap_analytics_exports.transport.failures import (
+    Hopeless,
+    MalformedAnswer,
+    Passing,
+    TooLarge,
+    TooSlow,
+    failure,
+    proxy_refusal,
+    retry_after,
+)
+from tap_analytics_exports.transport.framing import TERMS, Terms
+from tap_analytics_exports.transport.network import Guard, Network
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 CONNECT_SECONDS = 10
 SILENCE_SECONDS = 60
 """A connection on which nothing arrives for so long is broken."""
 
+ANSWER_SECONDS = 300
+"""The longest that an answer of an API may take to arrive; files take until the deadline of their job."""
+
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 PASSING = frozenset({429, 500, 502, 503, 504})
 """Answers that may be others when asked again, unless a provider says that it means something else by one."""
 
-_CHUNK = 1 << 20
-_TOLD = 1 << 14
-"""Bytes of an answer that are read for a message; more than are shown, as half a secret is not known."""
-
+_REFUSING = frozenset({429, 503})
 _MAYBE = "whether a job was triggered is not known"
+_TRIES = 5
+_FIRST_STEP = 0.5
 _PATIENCE = 30.0
 """The longest wait in seconds between two tries; who is asked to wait longer comes back later."""
+
+_PAUSE = 5.0
+"""Seconds after which a host that has no room for a transfer is asked again, where it does not say."""
 
 _FOR_ANYBODY = frozenset({"accept", "range", "if-range", "if-match"})
 """Headers of a caller that may go to another origin; in others there may be credentials."""
 
-logger = clean_logger("tap-analytics-exports.http")
+_WHOLE = Wanted()
 
-
-class Auth(Protocol):
-    """How a provider's requests show who sends them. Called from several threads."""
-
-    def headers(self) -> Mapping[str, str]:
-        """The headers that carry the credentials, fetched from the provider if need be."""
-
-    def renew(self, refused: requests.Response) -> bool:
-        """Get new credentials after a 401; False where there is nothing to renew."""
-
-
-class FixedAuth:
-    """Credentials that stay as they are, in the header `Authorization`."""
-
-    def __init__(self, header: str) -> None:
-        self._headers = {"Authorization": header}
-
-    @classmethod
-    def basic(cls, username: str, password: str) -> FixedAuth:
-        """HTTP Basic, in UTF-8."""
-        pair = base64.b64encode(f"{username}:{password}".encode()).decode()
-        hide(pair)
-        return cls(f"Basic {pair}")
-
-    def headers(self) -> Mapping[str, str]:
-        """The one header."""
-        return self._headers
-
-    def renew(self, refused: requests.Response) -> bool:
-        """There is nothing to renew."""
-        return False
-
-
-class LoginAuth:
-    """A token that a login gives, in the header `Authorization`; all threads share it until a 401 ends it.
-
-    Args:
-        scheme: What stands before the token.
-        login: Gets a token from the provider. When it is refused, it is not called again.
-    """
-
-    def __init__(self, scheme: str, login: Callable[[], str]) -> None:
-        self._scheme = scheme
-        self._login = login
-        self._lock = threading.Lock()
-        self._header: str | None = None
-        self._refused: CredentialsRefused | None = None
-
-    def headers(self) -> Mapping[str, str]:
-        """The header, after a login if there is no token."""
-        with self._lock:
-            if self._refused is not None:
-                raise self._refused
-            if self._header is None:
-                try:
-                    token = self._login()
-                except CredentialsRefused as error:
-                    self._refused = error
-                    raise
-                hide(token)
-                self._header = f"{self._scheme} {token}"
-            return {"Authorization": self._header}
-
-    def renew(self, refused: requests.Response) -> bool:
-        """Forget the token that was refused, unless another thread has got a new one already."""
-        with self._lock:
-            if refused.request.headers.get("Authorization") == self._header:
-                self._header = None
-        return True
-
-
-class RateLimiter:
-    """At most `per_minute` requests in every span of 60 seconds, over all threads.
-
-    A request counts from its leaving until 60 seconds after its answer began, for that is the latest moment
-    at which it can have arrived: so the rate holds where the provider counts, however long the way there is.
-    """
-
-    _SPAN = 60.1
-
-    def __init__(self, per_minute: int | None) -> None:
-        self._per_minute = per_minute
-        self._changed = threading.Condition()
-        self._under_way = 0
-        self._answered: deque[float] = deque()
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Wait until a request may leave; its answer has begun, or failed, when the block ends."""
-        if self._per_minute is None:
-            yield
-            return
-        with self._changed:
-            while self._under_way + self._recent() >= self._per_minute:
-                oldest = self._answered[0] if self._answered else None
-                self._changed.wait(None if oldest is None else oldest + self._SPAN - time.monotonic())
-            self._under_way += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._under_way -= 1
-                self._answered.append(time.monotonic())
-                self._changed.notify_all()
-
-    def _recent(self) -> int:
-        while self._answered and self._answered[0] <= time.monotonic() - self._SPAN:
-            self._answered.popleft()
-        return len(self._answered)
+logger = logging.getLogger("tap-analytics-exports.http")
 
 
 class Http:
     """Requests to one provider.
 
     Credentials go to the origin of `base_url` alone. Redirects are followed by hand, and other hosts, such
-    as those of signed URLs, are asked without credentials.
+    as those of signed URLs, are asked without credentials, and only where `Guard` lets them be asked.
 
     Args:
         provider: Its name, for messages.
@@ -179,6 +85,7 @@ class Http:
         auth: The credentials; None while they are being fetched.
         rate_limiter: The provider's.
         passing: The status codes after which a request that changes nothing is tried again.
+        network: What holds for all connections.
     """
 
     def __init__(
@@ -189,13 +96,16 @@ class Http:
         auth: Auth | None = None,
         rate_limiter: RateLimiter | None = None,
         passing: frozenset[int] = PASSING,
+        network: Network | None = None,
     ) -> None:
         self.provider = provider
         self.base_url = base_url.rstrip("/") + "/"
         self._auth = auth
         self._rate_limiter = rate_limiter or RateLimiter(None)
         self._passing = passing
-        self._session = requests.Session()
+        self._network = network or Network()
+        self._guard = Guard(base_url)
+        self._session = self._network.session()
         # A no-op, as requests else takes credentials from ~/.netrc; the environment's proxies stay.
         self._session.auth = lambda request: request
         # Cookies are credentials too: none is kept, each is sent by whoever needs it.
@@ -214,20 +124,25 @@ class Http:
         """Send a request that changes nothing at the provider, so it is tried again while failures pass.
 
         Returns:
-            The answer, of any status that does not pass by itself.
+            The answer, of any status that does not pass by itself. Its body is read, unless that was asked
+            for with `stream=True` and is a file's.
 
         Raises:
             CredentialsRefused: 401, also with new credentials.
+            ExportFailed: The answer is larger than it may be, or malformed; or it leads where nobody goes.
             Unreachable: No usable answer after some tries.
         """
 
         def send() -> requests.Response:
             response = self._send(method, self.url(path), **how)
             if response.status_code in self._passing:
-                raise Unreachable(self.message(response), retry_after(response))
+                raise Passing(self.message(response), retry_after(response), response.status_code)
             return response
 
-        return self._again(send)
+        try:
+            return self._again(send, lambda _: True)
+        except MalformedAnswer as error:
+            raise ExportFailed(str(error)) from None
 
     def trigger(self, method: str, path: str, **how: Any) -> requests.Response:
         """Send a request that costs something, so it is repeated only when no byte of it was sent.
@@ -240,9 +155,9 @@ class Http:
         """
         try:
             response = self._once(method, path, **how)
-        except _NotSent:
-            raise
-        except Unreachable as error:
+        except (Unreachable, TooLarge) as error:
+            if isinstance(error, Unreachable) and not error.sent:
+                raise
             raise Ambiguous(f"{error}; {_MAYBE}") from None
         if response.status_code >= 500:
             raise Ambiguous(f"{self.message(response)}; {_MAYBE}")
@@ -270,6 +185,7 @@ class Http:
         method: str,
         path: str,
         *,
+        wanted: Wanted = _WHOLE,
         answer_seconds: float = SILENCE_SECONDS,
         check: Callable[[requests.Response], None],
         **how: Any,
@@ -279,6 +195,7 @@ class Http:
         Args:
             method: Its method; what is not GET costs something, and is repeated only when no byte was sent.
             path: Its URL, see `url`.
+            wanted: What is not here yet; if the provider can't send that alone, all is sent. For GET only.
             answer_seconds: How long the provider may take to begin its answer.
             check: Raises what an answer that is no file means.
             how: What else `requests` takes.
@@ -286,26 +203,38 @@ class Http:
         Raises:
             Busy: Not for GET: the provider said that it did not act on it, 429 or 503.
             CredentialsRefused: 401, also with new credentials.
-            ExportFailed: Not for GET: the answer did not begin in time.
-            Unreachable: No usable answer after some tries.
+            ExportFailed: Not for GET: the answer did not begin in time. It is nothing that can be read.
+            Unreachable: No usable answer after some tries; with `after` where there is no room for it now.
         """
         send = self.ask if method == "GET" else self._once
+        how |= {"stream": True, "answer_seconds": answer_seconds, "deadline": wanted.deadline}
+        body: Body | None = None
         try:
-            response = send(method, path, stream=True, timeout=(CONNECT_SECONDS, answer_seconds), **how)
-        except _TooSlow as error:
+            if wanted.offset and wanted.version and method == "GET":
+                part = {"Range": f"bytes={wanted.offset}-", "If-Range": validator(wanted.version)}
+                response = send(method, path, **{**how, "headers": {**how.get("headers", {}), **part}})
+                body = rest(response, wanted)
+                if body is None and response.status_code in (206, 416):
+                    response.close()
+                    response = send(method, path, **how)
+            else:
+                response = send(method, path, **how)
+        except TooSlow as error:
             if method == "GET":
                 raise
             raise ExportFailed(f"{error}, which was {answer_seconds:.0f} seconds") from None
+        except Passing as error:
+            if error.status not in _REFUSING:
+                raise
+            raise Unreachable(str(error), _PAUSE if error.after is None else error.after) from None
         with response:
-            check(response)
-            if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-                raise Unreachable(f"{self.message(response)} with a web page in place of the file")
-            yield self.received(response)
-
-    def received(self, response: requests.Response) -> Body:
-        """The body, as it arrives, of an answer that was asked for with `stream=True`."""
-        _set_timeout(response.raw, SILENCE_SECONDS)
-        return Body(self._stream(response), _proof(response))
+            if body is None:
+                if response.status_code != 206:
+                    check(response)
+                if response.headers.get("Content-Type", "").lower().startswith("text/html"):
+                    raise Unreachable(f"{self.message(response)} with a web page in place of the file")
+                body = whole(response)
+            yield body
 
     def message(self, response: requests.Response) -> str:
         """What an answer says, for a message: status, address and the beginning of its body.
@@ -314,11 +243,9 @@ class Http:
         """
         body = b""
         if response.status_code >= 300 and self.own(response.url):
-            with suppress(requests.RequestException):
-                body = next(response.iter_content(_TOLD), b"")
-        text = shown(" ".join(body.decode(errors="replace").split()), 300)
-        address = f"{response.request.method} {safe_url(response.url)}"
-        return clean(f"{self.provider}: {address} answered {response.status_code} {text}").rstrip()
+            body = response.content[:2000]
+        text = " ".join(body.decode(errors="replace").split())[:300]
+        return clean(f"{self._where(response)} answered {response.status_code} {text}").rstrip()
 
     def json(self, response: requests.Response, error: type[TapError] = ExportFailed) -> Any:
         """The JSON of an answer.
@@ -331,45 +258,68 @@ class Http:
         try:
             return msgspec.json.decode(response.content)
         except msgspec.DecodeError:
-            address = f"{response.request.method} {safe_url(response.url)}"
-            raise error(f"{self.provider}: {address} answered {response.status_code}, but no JSON") from None
+            raise error(f"{self._where(response)} answered {response.status_code}, but no JSON") from None
+
+    def read(self, response: requests.Response) -> None:
+        """Read the body of an answer that is no file, as far as it may go.
+
+        Raises:
+            ExportFailed: It is larger than an answer may be, or packed in a way that can't be read.
+            Unreachable: It did not arrive whole. Neither matters to an answer that says what went wrong.
+        """
+        # There is no public way to give an answer its body.
+        response._content = content(response)  # noqa: SLF001
+        response._content_consumed = True  # type: ignore[attr-defined] # noqa: SLF001
 
     def _once(self, method: str, path: str, **how: Any) -> requests.Response:
         """Repeat a request only when no byte of it was sent; 429 and 503 mean that it was not taken on."""
-        response = self._again(partial(self._send, method, self.url(path), **how), _NotSent)
-        if response.status_code in (429, 503):
+        response = self._again(
+            lambda: self._send(method, self.url(path), **how), lambda error: not error.sent
+        )
+        if response.status_code in _REFUSING:
             raise Busy(self.message(response), retry_after(response))
         return response
 
     def _again(
-        self, send: Callable[[], requests.Response], failures: type[Unreachable] = Unreachable
+        self, send: Callable[[], requests.Response], may: Callable[[Unreachable], bool]
     ) -> requests.Response:
-        def hopeless(error: Exception) -> bool:
-            wait = error.after if isinstance(error, Unreachable) else None
-            return wait is not None and wait > _PATIENCE
+        """Send a request, and again with growing and jittered waits, never shorter than is asked for."""
+        steps = backoff.expo(factor=_FIRST_STEP)
+        next(steps)  # begins with none, which `backoff` itself passes over
+        for tries in range(_TRIES):
+            try:
+                return send()
+            except Unreachable as error:
+                after = error.after or 0.0
+                last = tries == _TRIES - 1 or isinstance(error, Hopeless) or after > _PATIENCE
+                if last or not may(error):
+                    raise
+                step = next(steps) * random.uniform(0.5, 1.0)
+            self._network.wait(max(step, after))
+        raise AssertionError
 
-        again = backoff.on_exception(
-            _distances, failures, max_tries=5, giveup=hopeless, jitter=None, logger=None
-        )
-        answer: requests.Response = again(send)()
-        return answer
-
-    def _send(self, method: str, url: str, **how: Any) -> requests.Response:
-        how.setdefault("timeout", (CONNECT_SECONDS, SILENCE_SECONDS))
-        response = self._hop(method, url, **how)
+    def _send(self, method: str, url: str, *, stream: bool = False, **how: Any) -> requests.Response:
+        response = self._hop(method, url, stream=stream, **how)
         if response.status_code == 401 and self._auth and self.own(url):
-            if not self._auth.renew(response):
+            self.read(response)
+            if not self._renew(self._auth, response):
                 raise CredentialsRefused(f"{self.message(response)}; check the credentials")
-            response = self._hop(method, url, **how)
+            response = self._hop(method, url, stream=stream, **how)
             if response.status_code == 401:
+                self.read(response)
                 raise CredentialsRefused(f"{self.message(response)}; check the credentials")
         for _ in range(5):
             if method != "GET" or response.status_code not in REDIRECTS or "Location" not in response.headers:
                 break
-            url = _join(url, response.headers["Location"])
             response.close()
+            target = _join(url, _ascii(response.headers["Location"].encode("latin-1", "replace")))
+            if _secure(url):
+                self._stays_secure(target)
+            url = target
             how.pop("params", None)
-            response = self._hop(method, url, **how)
+            response = self._hop(method, url, stream=stream, **how)
+        if not (stream and response.status_code in (200, 206)):
+            self.read(response)
         return response
 
     def _hop(
@@ -377,93 +327,92 @@ class Http:
         method: str,
         url: str,
         *,
-        timeout: tuple[float, float],
-        stream: bool = False,
+        stream: bool,
+        answer_seconds: float = SILENCE_SECONDS,
+        deadline: datetime | None = None,
         headers: Mapping[str, str] | None = None,
         **how: Any,
     ) -> requests.Response:
         own = self.own(url)
-        sent = {"Accept-Encoding": "gzip"}
+        if not own:
+            self._guard.admit_url(url)
+            if _secure(self.base_url):
+                self._stays_secure(url)
+        # A file is wanted as it is, for only then can it be continued.
+        sent = {"Accept-Encoding": "identity" if stream else "gzip"}
         sent |= {name: text for name, text in (headers or {}).items() if own or name.lower() in _FOR_ANYBODY}
         if self._auth and own:
-            try:
+            with _before_sending():
                 sent |= self._auth.headers()
-            except Unreachable as error:  # so the request itself was not sent
-                raise _NotSent(str(error), error.after) from None
+        place = f"{self.provider}: {method} {safe_url(url)}"
         try:
             request = self._session.prepare_request(requests.Request(method, url, headers=sent, **how))
-            if "params" not in how:
-                request.url = url  # byte for byte as the provider gave it, where requests would quote anew
-            settings = self._session.merge_environment_settings(url, {}, stream, None, None)
-            with self._rate_limiter.turn() if own else nullcontext():
-                return self._session.send(request, timeout=timeout, allow_redirects=False, **settings)
-        except (requests.exceptions.InvalidHeader, UnicodeEncodeError):
-            raise CredentialsRefused(
-                f"{self.provider}: the credentials hold a sign, as of a line break, that no header can carry"
-            ) from None
-        except (requests.RequestException, ValueError) as error:  # the latter where a Location is no URL
-            reason = error.args[0] if error.args else None
-            kind, words = _kind(getattr(reason, "reason", None) or reason, error)
-            raise kind(f"{self.provider}: {method} {safe_url(url)}: {words}") from None
+        except requests.exceptions.InvalidHeader:
+            raise self._unfit() from None
+        except (requests.RequestException, ValueError) as error:  # as where a Location is no URL
+            raise Unreachable(f"{place}: {type(error).__name__}", sent=False) from None
+        if "params" not in how:
+            # Byte for byte as the provider gave it, where requests would quote anew.
+            request.url = _ascii(url.encode())
+        with self._rate_limiter.turn(self._network.stop) if own else nullcontext():
+            terms = TERMS.set(self._terms(stream=stream, answer_seconds=answer_seconds, deadline=deadline))
+            try:
+                environment = self._session.merge_environment_settings(url, {}, True, None, None)  # noqa: FBT003
+                environment["verify"] = self._network.verify(configured=environment["verify"])
+                timeout = (CONNECT_SECONDS, answer_seconds)
+                answer = self._session.send(request, timeout=timeout, allow_redirects=False, **environment)
+            except UnicodeEncodeError:
+                raise self._unfit() from None
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+                raise failure(place, error) from None
+            finally:
+                TERMS.reset(terms)
+        if answer.status_code == 407:
+            answer.close()
+            raise Hopeless(f"{place}: {proxy_refusal('407')}", sent=False)
+        return answer
 
-    def _stream(self, response: requests.Response) -> Iterator[bytes]:
-        encoding = response.headers.get("Content-Encoding", "identity").lower()
-        raw: urllib3.HTTPResponse = response.raw
-        try:
-            arriving = raw.stream(_CHUNK, decode_content=False)
-            if encoding in ("gzip", "x-gzip"):
-                yield from _gunzip(arriving)
-            elif encoding == "identity":
-                yield from arriving
-            else:
-                raise ExportFailed(f"{self.provider}: the file has the unknown Content-Encoding {encoding}")
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            words = type(error).__name__
-            raise Unreachable(
-                f"{self.provider}: the download broke off ({words}): {safe_url(response.url)}"
-            ) from None
+    def _terms(self, *, stream: bool, answer_seconds: float, deadline: datetime | None) -> Terms:
+        now = time.monotonic()
+        end = math.inf if stream else now + ANSWER_SECONDS
+        if deadline is not None:
+            end = now + (deadline - datetime.now(UTC)).total_seconds()
+        return Terms(
+            self._guard.admit, min(end, now + answer_seconds), end, SILENCE_SECONDS, self._network.stop
+        )
 
+    def _renew(self, auth: Auth, refused: requests.Response) -> bool:
+        with _before_sending():
+            return auth.renew(refused)
 
-class _NotSent(Unreachable):
-    """A failure after which even a request that costs something may be sent again."""
+    def _unfit(self) -> CredentialsRefused:
+        return CredentialsRefused(
+            f"{self.provider}: the credentials hold a character, as of a line break, that no header can carry"
+        )
 
+    def _stays_secure(self, url: str) -> None:
+        if not _secure(url):
+            raise ExportFailed(
+                f"{self.provider}: a link or redirect leads from https to {safe_url(url)}, which is not "
+                "encrypted, so it is not followed"
+            )
 
-class _TooSlow(Unreachable):
-    """A request was sent, and its answer did not begin in time."""
-
-
-def _kind(reason: object, error: Exception) -> tuple[type[Unreachable], str]:
-    """What a failure means, and its words; `reason` is urllib3's, where it has one for the error."""
-    match reason:
-        case urllib3.exceptions.NameResolutionError():
-            return _NotSent, "the host's name is not known"
-        case urllib3.exceptions.ConnectTimeoutError():
-            return _NotSent, "no connection in time"
-        case urllib3.exceptions.NewConnectionError():
-            return _NotSent, "no connection"
-        case urllib3.exceptions.SSLError(args=(ssl.SSLCertVerificationError(verify_message=why), *_)):
-            return _NotSent, f"the host's certificate is not trusted ({why})"
-        case urllib3.exceptions.ReadTimeoutError():
-            return _TooSlow, "no answer in time"
-    return Unreachable, type(reason if isinstance(reason, Exception) else error).__name__
+    def _where(self, response: requests.Response) -> str:
+        return f"{self.provider}: {where(response)}"
 
 
-def retry_after(response: requests.Response) -> float | None:
-    """The seconds that `Retry-After` asks for, given as a number or as a date; None without it."""
-    text = response.headers.get("Retry-After", "").strip()
-    if text.isdecimal():
-        return float(text)
+@contextmanager
+def _before_sending() -> Iterator[None]:
+    """Credentials are fetched here: whatever goes wrong with that, the request they are for was not sent."""
     try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
-        return None
+        yield
+    except Unreachable as error:
+        raise Unreachable(str(error), error.after, sent=False) from None
 
 
-def _distances() -> Generator[float, Any, None]:
-    """Growing and jittered waits in seconds, never shorter than an error asks for."""
-    error = yield 0.0
-    for step in (0.5, 1.0, 2.0, 4.0, *[8.0] * 99):
-        error = yield max(step * random.uniform(0.5, 1.0), getattr(error, "after", None) or 0.0)
+def _ascii(url: bytes) -> str:
+    """A URL of which all that is no visible ASCII character is quoted, byte for byte."""
+    return quote(url, safe="".join(map(chr, range(0x21, 0x7F))))
 
 
 def _join(base: str, url: str) -> str:
@@ -473,65 +422,16 @@ def _join(base: str, url: str) -> str:
         return url
 
 
+def _secure(url: str) -> bool:
+    return _origin(url)[0] == "https"
+
+
 def _origin(url: str) -> tuple[str, str | None, int | None]:
     try:
         parts = urlsplit(url)
         return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
     except ValueError:
         return "", None, None
-
-
-def _proof(response: requests.Response) -> str | None:
-    """What will have shown the body's end when its stream ends without an error."""
-    if response.raw.chunked:
-        return "chunk end"
-    if "Content-Length" in response.headers:
-        return "length"
-    return (
-        "gzip trailer" if response.headers.get("Content-Encoding", "").lower() in ("gzip", "x-gzip") else None
-    )
-
-
-def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Decode a gzip transfer, of one or several members, to its very end."""
-    decoder = zlib.decompressobj(wbits=31)
-    for chunk in chunks:
-        left = chunk
-        while left:
-            if decoder.eof:
-                decoder = zlib.decompressobj(wbits=31)
-            try:
-                yield decoder.decompress(left, _CHUNK)  # bounded, as a little gzip may hold very much
-            except zlib.error:
-                raise urllib3.exceptions.DecodeError from None
-            left = decoder.unconsumed_tail or decoder.unused_data
-    if not decoder.eof:
-        raise urllib3.exceptions.DecodeError
-
-
-def _set_timeout(raw: Any, seconds: float) -> None:
-    """Change how long an answer's connection may be silent.
-
-    The timeout of requests can't do it: it is one for the answer's beginning, which a provider that computes
-    while one waits may delay for hours, and for its body. There is no public way to the socket.
-    """
-    with suppress(AttributeError):  # the body is empty, and the connection done with
-        raw._fp.fp.raw._sock.settimeout(seconds)  # noqa: SLF001
-
-
-def no_object(body: Body) -> Body:
-    """A body that must not be a JSON object, by which some providers say with status 200 what went wrong."""
-
-    def chunks() -> Iterator[bytes]:
-        begun = False
-        for chunk in body.chunks:
-            begun, first = begun or bool(chunk.strip()), not begun
-            if first and chunk.lstrip().startswith(b"{"):
-                text = shown(chunk[:_TOLD].decode(errors="replace"), 300)
-                raise ExportFailed(f"in place of the file, the provider answered {text}")
-            yield chunk
-
-    return Body(chunks(), body.proof)
 
 
 def millis(moment: datetime) -> int:
