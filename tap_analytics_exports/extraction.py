@@ -17,6 +17,7 @@ from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import (
     ExportFailed,
     ExportsFailed,
+    Interrupted,
     NoCredentialsAccepted,
     SettingsError,
     TapError,
@@ -41,6 +42,7 @@ from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column, Settings, decode, secrets
 from tap_analytics_exports.state import State
+from tap_analytics_exports.transport.network import Network
 
 CLOSE_SECONDS = 5
 LOG_OUT_SECONDS = 10
@@ -78,11 +80,13 @@ class Extraction:
         redaction.hide(*secrets(settings))
         self.settings = settings
         self._state = State(state)
+        stop = threading.Event()
+        network = Network(settings.ca_bundle, stop)
         self.providers: dict[str, Provider[Any, Any]] = {
-            name: installed()[name](block) for name, block in settings.providers.items()
+            name: installed()[name](block, network) for name, block in settings.providers.items()
         }
         self._wanted = {name: Wanted() for name in self._chosen(streams)}
-        self._jobs = Jobs(self.providers, settings)
+        self._jobs = Jobs(self.providers, settings, stop)
         self._places = Places(settings)
         self._failed: list[Job] = []
         self._read: set[str] = set()  # the streams of which there was a file
@@ -138,7 +142,7 @@ class Extraction:
             for provider in self.providers.values():
                 try:
                     provider.close()
-                except TapError as error:
+                except (TapError, Interrupted) as error:
                     logger.info("the session was not ended: %s", error)
 
         thread = threading.Thread(target=close, daemon=True)

@@ -7,7 +7,7 @@ import math
 import random
 import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -132,12 +132,11 @@ class Runner:
             self._trigger(job, part)
         if not self._await(job, part):
             return []
-        handle = part.handle or {}
         timeout = part.request.export.export_timeout
         deadline = now() + timeout  # of the transfer, for which the vendor may keep us waiting, too
         folder = job.planned.ledger.files(job.export_id)
         files: list[LocalFile] = []
-        for remote in self._provider.files(part.request, handle):
+        for remote in self._remote_files(part, deadline):
             if remote.once and adopted:
                 raise _Retry(
                     "an earlier run asked for this job's file, which is not here, and the vendor makes one "
@@ -145,17 +144,36 @@ class Runner:
                     part,
                 )
             path = folder / f"{job.parts.index(part)}-{len(files)}"
-            file = self._download(job, remote, path, deadline)
-            _check_rows(file, self._provider.dialect(part.request.export))
+            dialect = self._provider.dialect(part.request.export)
+            file = self._download(remote, path, deadline, dialect)
+            _check_rows(file, dialect)
             files.append(file)
         return files
 
-    def _download(self, job: Job, remote: RemoteFile, path: Path, deadline: datetime) -> LocalFile:
+    def _remote_files(self, part: Part, deadline: datetime) -> Sequence[RemoteFile]:
+        """What a part made, asked for again while its server refuses in passing."""
+        waits = self._waits()
+        while True:
+            try:
+                return self._provider.files(part.request, part.handle or {})
+            except Unreachable as error:
+                if error.after is None:
+                    raise
+                self._wait(max(next(waits), error.after), deadline, error, "its files were not to be had")
+
+    def _download(self, remote: RemoteFile, path: Path, deadline: datetime, dialect: Dialect) -> LocalFile:
         """Bring a file here, and wait where the vendor has no room for that now."""
         waits = self._waits()
         while True:
             try:
-                return download(remote, path, allow_unverified=self._settings.allow_unverified_downloads)
+                return download(
+                    remote,
+                    path,
+                    allow_unverified=self._settings.allow_unverified_downloads,
+                    encoding=dialect.encoding,
+                    deadline=deadline,
+                    stop=self._stop,
+                )
             except Busy as error:
                 self._wait(
                     max(next(waits), error.after or 0.0), deadline, error, "its file was not to be had"
@@ -171,7 +189,7 @@ class Runner:
         try:
             found = self._provider.find(part.request, job.planned.last or None)
         except Unreachable as error:
-            if lost:
+            if lost and now() < (part.submitted_at or now()) + part.request.export.export_timeout:
                 raise
             logger.warning("%s: whether it runs already can't be seen: %s", job, error)
             found = None

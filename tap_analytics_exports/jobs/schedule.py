@@ -28,12 +28,15 @@ class Jobs:
     Args:
         providers: Those in use, by name.
         settings: For the clocks, the downloads and the limits.
+        stop: Set when the run is to stop.
     """
 
-    def __init__(self, providers: Mapping[str, Provider[Any, Any]], settings: Settings) -> None:
+    def __init__(
+        self, providers: Mapping[str, Provider[Any, Any]], settings: Settings, stop: threading.Event
+    ) -> None:
         self._providers = providers
         self._settings = settings
-        self._stop = threading.Event()
+        self._stop = stop
         self._news: SimpleQueue[Job | BaseException | None] = SimpleQueue()
         self._windows: list[PlannedWindow] = []
         self._open: dict[str, dict[PlannedWindow, dict[str, Any]]] = {}

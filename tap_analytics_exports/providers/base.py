@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Generic, Literal, TypeVar
 from tap_analytics_exports.parse import Dialect
 from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings
 from tap_analytics_exports.transport.download import RemoteFile
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.windows import Window
 
 Handle = dict[str, Any]
@@ -90,8 +91,9 @@ class Provider(ABC, Generic[S, E]):
     settings_type: ClassVar[type[ProviderSettings]]
     most_concurrent_exports: ClassVar[float] = math.inf
 
-    def __init__(self, settings: S) -> None:
+    def __init__(self, settings: S, network: Network | None = None) -> None:
         self.settings = settings
+        self.network = network or Network()
 
     @abstractmethod
     def check(self) -> None:

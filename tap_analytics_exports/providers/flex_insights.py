@@ -34,6 +34,7 @@ from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Se
 from tap_analytics_exports.transport.answers import whole
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 from tap_analytics_exports.windows import Window
 
@@ -120,13 +121,15 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     name = NAME
     settings_type = FlexSettings
 
-    def __init__(self, settings: FlexSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: FlexSettings, network: Network | None = None) -> None:
+        super().__init__(settings, network)
         rate_limiter = RateLimiter(settings.requests_per_minute)
         self._session = gooddata.Session(
-            NAME, settings.base_url, settings.username, settings.password, rate_limiter
+            NAME, settings.base_url, settings.username, settings.password, rate_limiter, self.network
         )
-        self._http = Http(NAME, settings.base_url, auth=self._session, rate_limiter=rate_limiter)
+        self._http = Http(
+            NAME, settings.base_url, auth=self._session, rate_limiter=rate_limiter, network=self.network
+        )
         self._workspace = answers.segment(settings.workspace_id)
         self._lock = threading.Lock()
         self._naming = threading.Lock()

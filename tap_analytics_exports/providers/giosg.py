@@ -29,6 +29,7 @@ from tap_analytics_exports.transport.answers import no_object
 from tap_analytics_exports.transport.auth import FixedAuth
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "giosg"
@@ -100,8 +101,8 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
     name = NAME
     settings_type = GiosgSettings
 
-    def __init__(self, settings: GiosgSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: GiosgSettings, network: Network | None = None) -> None:
+        super().__init__(settings, network)
         self._lock = threading.Lock()
         self._workflows: dict[str, bool] = {}  # whether giosg has them, where that had to be asked
         self._http = Http(
@@ -109,6 +110,7 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             settings.base_url,
             auth=FixedAuth(f"{settings.auth_scheme} {settings.api_token}"),
             rate_limiter=RateLimiter(settings.requests_per_minute),
+            network=self.network,
         )
 
     def check(self) -> None:

@@ -15,6 +15,7 @@ from tap_analytics_exports.providers import answers
 from tap_analytics_exports.redaction import clean, hide
 from tap_analytics_exports.transport.failures import retry_after
 from tap_analytics_exports.transport.http import PASSING, Http
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 _UNGIVEN = "this is no refusal, but without a token nothing can be asked for; check base_url"
@@ -61,7 +62,13 @@ class Session:
     """
 
     def __init__(
-        self, provider: str, base_url: str, username: str, password: str, rate_limiter: RateLimiter
+        self,
+        provider: str,
+        base_url: str,
+        username: str,
+        password: str,
+        rate_limiter: RateLimiter,
+        network: Network,
     ) -> None:
         self._login = {
             "login": username,
@@ -70,7 +77,9 @@ class Session:
             "verify_level": 2,  # tokens in the answer, not in cookies
         }
         # 429 says that there were too many bad logins, and trying again is no cure.
-        self._http = Http(provider, base_url, rate_limiter=rate_limiter, passing=PASSING - {429})
+        self._http = Http(
+            provider, base_url, rate_limiter=rate_limiter, network=network, passing=PASSING - {429}
+        )
         self._lock = threading.Lock()
         self._sst = ""
         self._tt = ""

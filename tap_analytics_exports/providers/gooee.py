@@ -38,6 +38,7 @@ from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Se
 from tap_analytics_exports.transport.auth import Auth, FixedAuth, LoginAuth
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.http import Http
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "gooee"
@@ -180,12 +181,14 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
     name = NAME
     settings_type = GooeeSettings
 
-    def __init__(self, settings: GooeeSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: GooeeSettings, network: Network | None = None) -> None:
+        super().__init__(settings, network)
         rate_limiter = RateLimiter(settings.requests_per_minute)
-        self._http = Http(NAME, settings.base_url, auth=self._auth(), rate_limiter=rate_limiter)
+        self._http = Http(
+            NAME, settings.base_url, auth=self._auth(), rate_limiter=rate_limiter, network=self.network
+        )
         # Without credentials: for the login, and for signed URLs, whose host refuses a second way to sign in.
-        self._plain = Http(NAME, settings.base_url, rate_limiter=rate_limiter)
+        self._plain = Http(NAME, settings.base_url, rate_limiter=rate_limiter, network=self.network)
         self._known: set[str] = set()  # our ids of the exports that this process has to do with
 
     def check(self) -> None:

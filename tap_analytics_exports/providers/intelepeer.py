@@ -39,6 +39,7 @@ from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.transport.file_settings import FileSettings
 from tap_analytics_exports.transport.files import file_store
 from tap_analytics_exports.transport.http import PASSING, Http
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 from tap_analytics_exports.windows import Window
 
@@ -165,10 +166,10 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
     settings_type = IntelePeerSettings
     most_concurrent_exports = 2  # per customer (Using the Insights API, Request Limits)
 
-    def __init__(self, settings: IntelePeerSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: IntelePeerSettings, network: Network | None = None) -> None:
+        super().__init__(settings, network)
         rate_limiter = RateLimiter(settings.requests_per_minute)
-        self._portal = Http(NAME, settings.auth_url, rate_limiter=rate_limiter)
+        self._portal = Http(NAME, settings.auth_url, rate_limiter=rate_limiter, network=self.network)
         auth: Auth = (
             FixedAuth(f"Bearer {settings.api_token}")
             if settings.api_token
@@ -176,9 +177,14 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         )
         # 500 is the answer to an unknown id, so it does not pass (IntelePeer, "ID Not Found").
         self._http = Http(
-            NAME, settings.base_url, auth=auth, rate_limiter=rate_limiter, passing=PASSING - {500}
+            NAME,
+            settings.base_url,
+            auth=auth,
+            rate_limiter=rate_limiter,
+            network=self.network,
+            passing=PASSING - {500},
         )
-        self._files = file_store(NAME, settings)
+        self._files = file_store(NAME, settings, self.network)
         self._events: dict[str, list[str]] | None = None  # the fields of each, once the API has listed them
         self._trouble: TapError | None = None  # why it could not be asked before the run
         self._ways: tuple[bool, ...] = (True, False)  # to leave a window's end out, see `_query`

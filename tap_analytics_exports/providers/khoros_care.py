@@ -29,6 +29,7 @@ from tap_analytics_exports.transport.answers import no_object
 from tap_analytics_exports.transport.auth import FixedAuth
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.http import Http, millis
+from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "khoros_care"
@@ -158,14 +159,15 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
     name = NAME
     settings_type = KhorosCareSettings
 
-    def __init__(self, settings: KhorosCareSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: KhorosCareSettings, network: Network | None = None) -> None:
+        super().__init__(settings, network)
         self._http = Http(
             NAME,
             settings.base_url,
             auth=FixedAuth.basic(settings.username, settings.password),
             # 20 requests a minute (Rate limits), whichever they are.
             rate_limiter=RateLimiter(settings.requests_per_minute),
+            network=self.network,
         )
         # URLs that answers had, by run id. Some have an access token, so they stay in this process.
         self._status_urls: dict[str, str] = {}

@@ -6,16 +6,15 @@ import hashlib
 import random
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from tap_analytics_exports.ahead import ahead
 from tap_analytics_exports.errors import Busy, ExportFailed, Interrupted, NoData, Unreachable
-from tap_analytics_exports.parse import prove
+from tap_analytics_exports.parse import ends_with_line_break, prove
 from tap_analytics_exports.parse.base import Bytes
 
 TRIES = 3
@@ -106,21 +105,13 @@ class LocalFile:
     rows: int | None = None
     sha256: str | None = None
 
-    def to_entry(self) -> dict[str, Any]:
-        """What the ledger says of it."""
-        return {"file": self.path.name, "name": self.name, "size": self.size, "rows": self.rows}
-
-    @classmethod
-    def from_entry(cls, folder: Path, entry: Mapping[str, Any]) -> LocalFile:
-        """The file, in its folder, that a ledger speaks of."""
-        return cls(folder / entry["file"], entry["name"], entry["size"], entry["rows"])
-
 
 def download(
     remote: RemoteFile,
     path: Path,
     *,
     allow_unverified: bool = False,
+    encoding: str | None = None,
     deadline: datetime | None = None,
     limit: int = LARGEST_FILE,
     stop: threading.Event | None = None,
@@ -134,6 +125,7 @@ def download(
         remote: The file.
         path: Its name here, in a private folder, whose owner removes what is left of a file nobody wants.
         allow_unverified: Accept a file whose end nothing proves.
+        encoding: Of text without a byte order mark; None: UTF-8.
         deadline: When it has to be here.
         limit: The most bytes that it may have.
         stop: Set when the run is asked to stop.
@@ -154,7 +146,7 @@ def download(
         try:
             arrival.receive()
             with _dropped_if_wrong(part):
-                _verify(remote, part, arrival, allow_unverified=allow_unverified)
+                _verify(remote, part, arrival, encoding, allow_unverified=allow_unverified)
         except Unreachable as error:
             if error.after is not None:
                 raise Busy(str(error), error.after) from None
@@ -314,7 +306,9 @@ def _dropped_if_wrong(part: _Part) -> Iterator[None]:
         raise
 
 
-def _verify(remote: RemoteFile, part: _Part, arrival: _Arrival, *, allow_unverified: bool) -> None:
+def _verify(
+    remote: RemoteFile, part: _Part, arrival: _Arrival, encoding: str | None, *, allow_unverified: bool
+) -> None:
     """Hold what has arrived against all that shows that it is whole.
 
     Raises:
@@ -324,7 +318,7 @@ def _verify(remote: RemoteFile, part: _Part, arrival: _Arrival, *, allow_unverif
     announced = arrival.proof or remote.size is not None
     try:
         # A file may have been cut before it was sent; one that can show its end is made to.
-        own = prove(part.path)
+        own = prove(part.path, encoding)
     except ExportFailed as error:
         if announced:
             raise ExportFailed(f"{remote.name}: {error}") from None
@@ -334,7 +328,7 @@ def _verify(remote: RemoteFile, part: _Part, arrival: _Arrival, *, allow_unverif
         sizes |= arrival.sizes | ({_unpacked(part.path)} if own == "gzip trailer" else set())
     if remote.size not in {None, *sizes}:
         raise Unreachable(f"{remote.name}: {part.size} bytes arrived where {remote.size} were announced")
-    counted = remote.rows is not None and _ends_a_line(part)
+    counted = remote.rows is not None and ends_with_line_break(part.path)
     if not (announced or own or counted or allow_unverified):
         raise ExportFailed(
             f"{remote.name}: nothing proves that the file is whole (no length, chunk end, trailer, or row "
@@ -346,14 +340,6 @@ def _unpacked(path: Path) -> int:
     """How many bytes a gzip file holds."""
     with Bytes(path) as source:
         return sum(map(len, iter(lambda: source.read(_READ), b"")))
-
-
-def _ends_a_line(part: _Part) -> bool:
-    """Whether the last line is whole, for a count of rows can't tell that the last of them was cut."""
-    with part.path.open("rb") as file:
-        file.seek(max(0, part.size - 2))
-        # In UTF-16 a zero may be behind it.
-        return not part.size or file.read().rstrip(b"\0").endswith((b"\n", b"\r"))
 
 
 def _arriving(body: Body, see: Callable[[bytes], None]) -> closing[Generator[bytes]]:
