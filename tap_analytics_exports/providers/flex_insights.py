@@ -125,7 +125,12 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
         super().__init__(settings, network)
         rate_limiter = RateLimiter(settings.requests_per_minute)
         self._session = gooddata.Session(
-            NAME, settings.base_url, settings.username, settings.password, rate_limiter, self.network
+            NAME,
+            settings.base_url,
+            settings.username,
+            settings.password,
+            rate_limiter=rate_limiter,
+            network=self.network,
         )
         self._http = Http(
             NAME, settings.base_url, auth=self._session, rate_limiter=rate_limiter, network=self.network

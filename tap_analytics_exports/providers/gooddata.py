@@ -67,6 +67,7 @@ class Session:
         base_url: str,
         username: str,
         password: str,
+        *,
         rate_limiter: RateLimiter,
         network: Network,
     ) -> None:
