@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from tap_analytics_exports.ahead import ahead
-from tap_analytics_exports.columns.names import Bound
+from tap_analytics_exports.columns.naming import Bound
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.exports import COUNT, ExportStream
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame, frames

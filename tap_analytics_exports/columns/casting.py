@@ -12,10 +12,11 @@ import msgspec
 import polars as pl
 
 from tap_analytics_exports.columns import timestamps
-from tap_analytics_exports.columns.names import Bound
+from tap_analytics_exports.columns.naming import Bound
 from tap_analytics_exports.formats import SPACES
 from tap_analytics_exports.parse import ROW_NUMBER, BadRow, TextFrame
 from tap_analytics_exports.parse.base import line
+from tap_analytics_exports.parse.json import sources
 from tap_analytics_exports.settings import Column, ColumnKind
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def _documents(rows: pl.DataFrame, frame: TextFrame, bound: Sequence[Bound]) -> 
     """The rows of a JSON file with columns of documents as they stand there, a string in quotes."""
     documents = [
         pl.when(pl.col(str(each.position)).is_not_null())
-        .then(pl.lit(frame.as_json(each.position)))
+        .then(pl.lit(sources(frame, each.position)))
         .alias(str(each.position))
         for each in bound
         if each.column.type == "json"

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from tap_analytics_exports.columns.expected import Expectations, Expected, column, declared, two_such
-from tap_analytics_exports.columns.naming import OWN_PREFIX, Field, Names, Style, fields_of, loose, stem_of
+from tap_analytics_exports.columns.naming import (
+    OWN_PREFIX,
+    Bound,
+    Field,
+    Names,
+    Style,
+    fields_of,
+    loose,
+    stem_of,
+)
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.base import line
 from tap_analytics_exports.settings import Column, ColumnKind, Export
@@ -20,22 +27,6 @@ if TYPE_CHECKING:
 
 _DELIMITERS = {",": "','", ";": "';'", "\t": r"'\t', a tab", "|": "'|'"}
 _SHOWN = 200  # characters of a header
-
-
-class Bound(msgspec.Struct, frozen=True):
-    """A column of a file, bound to what it becomes.
-
-    Attributes:
-        position: In the header, from 0.
-        name: Of the property.
-        column: Its type.
-        required: Whether a row without it is a bad one.
-    """
-
-    position: int
-    name: str
-    column: Column
-    required: bool = False
 
 
 class Columns:

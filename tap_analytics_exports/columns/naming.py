@@ -9,6 +9,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
+from tap_analytics_exports.settings import Column
+
 Style = Literal["snake_case", "original"]
 
 OWN_PREFIX = "_sdc_"
@@ -59,6 +63,22 @@ def is_plain(text: str, style: Style) -> bool:
     """Whether nothing of a header but case and white space is lost in its property."""
     kept = style == "original" or all(_speaks(each) or each.isspace() or each == "_" for each in text)
     return kept and any(map(_speaks, text))
+
+
+class Bound(msgspec.Struct, frozen=True):
+    """A column of a file, bound to what it becomes.
+
+    Attributes:
+        position: In the header, from 0.
+        name: Of the property.
+        column: Its type.
+        required: Whether a row without it is a bad one.
+    """
+
+    position: int
+    name: str
+    column: Column
+    required: bool = False
 
 
 class Names:

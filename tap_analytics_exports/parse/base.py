@@ -97,7 +97,7 @@ class TextFrame:
         rows: Columns of text named "0", "1", … by their position in the header, null where a field is
             empty, and `ROW_NUMBER` (Int64): the place among the file's data rows, from 1, bad ones counted.
         bad: Rows that are malformed as rows. They are not in `rows`.
-        objects: Of a JSON file, the source of each row, by its number; see `as_json`.
+        objects: Of a JSON file, the source of each row, by its number; see `json.sources`.
         dated: Dates may also come from cells that are dates, as ISO 8601, whatever a column's `format` says.
     """
 
@@ -106,19 +106,6 @@ class TextFrame:
     bad: list[BadRow]
     objects: Mapping[int, str] | None = None
     dated: bool = False
-
-    def as_json(self, position: int) -> pl.Series:
-        """A column as JSON texts: of a JSON file what it has there, where a string is in quotes.
-
-        Of other files, whose texts may or may not be JSON, the texts as they are. What is null in `rows` is
-        null.
-        """
-        texts = self.rows[str(position)]
-        if self.objects is None:
-            return texts
-        from tap_analytics_exports.parse.json import sources
-
-        return sources(self, position)
 
 
 class NotWhole(ExportFailed):

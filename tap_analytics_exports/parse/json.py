@@ -75,7 +75,10 @@ def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
 
 
 def sources(frame: TextFrame, position: int) -> pl.Series:
-    """See `TextFrame.as_json`; what can't be read as JSON, as NaN and what is beside it, is null."""
+    """A column as the JSON that the file has there, where a string is in quotes.
+
+    What is null in the frame's rows is null, and so is what can't be read, as NaN and what is beside it.
+    """
     texts = frame.rows[str(position)]
     assert frame.objects is not None
     key = frame.header[position]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from singer_sdk import Stream
+from singer_sdk import Stream, Tap
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.mapper import RemoveRecordTransform, SameRecordTransform
 from singer_sdk.singerlib import ActivateVersionMessage, Catalog, Message
@@ -13,10 +13,7 @@ from singer_sdk.singerlib import ActivateVersionMessage, Catalog, Message
 from tap_analytics_exports import events
 from tap_analytics_exports.columns.schema import column_of, property_schema
 from tap_analytics_exports.exports import COUNT, TEXT, WINDOW_END, Wanted
-from tap_analytics_exports.settings import META_STREAMS, Batch, Column
-
-if TYPE_CHECKING:
-    from tap_analytics_exports.singer.tap import TapAnalyticsExports
+from tap_analytics_exports.settings import Batch, Column
 
 TABLE_VERSION = "_sdc_table_version"
 """Where SDK targets keep the version of a record; in a batch, the record itself has to bring it along."""
@@ -30,11 +27,13 @@ class TapStream(Stream):
     Args:
         tap: The tap.
         stream: What the core says of it.
+        batch: How its rows go as files; None: as RECORD messages.
     """
 
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE  # it would make "false" true
 
-    def __init__(self, tap: TapAnalyticsExports, stream: events.Stream) -> None:
+    def __init__(self, tap: Tap, stream: events.Stream, batch: Batch | None) -> None:
+        self.batch = batch
         self._own = stream.own
         self._incremental = stream.window_key is not None
         self._columns = dict(stream.columns)
@@ -81,7 +80,7 @@ class TapStream(Stream):
         if batch and self.version is not None:
             properties[TABLE_VERSION] = property_schema(COUNT)
         schema = {"type": "object", "properties": properties}
-        self.tap.mapper.register_raw_stream_schema(self.name, schema, self.primary_keys)
+        self._tap.mapper.register_raw_stream_schema(self.name, schema, self.primary_keys)
         self._stream_maps = None
         self.announced = True
         return self._generate_schema_messages()
@@ -90,16 +89,6 @@ class TapStream(Stream):
         """What lets a target remove the rows of former snapshots."""
         assert self.version is not None  # only snapshots are asked
         return ActivateVersionMessage(self.name, self.version)
-
-    @property
-    def tap(self) -> TapAnalyticsExports:
-        """The tap that the stream belongs to."""
-        return self._tap  # type: ignore[return-value]
-
-    @property
-    def batch(self) -> Batch | None:
-        """How its rows go as files; None: as RECORD messages."""
-        return None if self.name in META_STREAMS else self.tap.settings.batch_config
 
     @property
     def batchable(self) -> bool:

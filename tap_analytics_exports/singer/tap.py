@@ -103,7 +103,11 @@ class TapAnalyticsExports(Tap):
 
     def discover_streams(self) -> list[Stream]:
         """One stream an export, and the two that describe the run."""
-        return [TapStream(self, stream) for stream in self.extraction.streams.values()]
+        batch = self.settings.batch_config
+        return [
+            TapStream(self, stream, None if name in META_STREAMS else batch)
+            for name, stream in self.extraction.streams.items()
+        ]
 
     @property
     def _chosen(self) -> dict[str, TapStream]:
