@@ -26,11 +26,11 @@ class ExportsFailed(TapError):
         self.reasons = reasons
 
 
-class NoCredentialsAccepted(ExportsFailed):
+class CredentialsRefused(ExportsFailed):
     """No provider accepted its credentials, and nothing was triggered."""
 
 
-class CredentialsRefused(TapError):
+class Refused(TapError):
     """A provider, or its file server, does not accept what the settings give it, or is not to be trusted."""
 
 

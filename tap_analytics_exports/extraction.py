@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import (
+    CredentialsRefused,
     ExportFailed,
     ExportsFailed,
     Interrupted,
-    NoCredentialsAccepted,
     SettingsError,
     TapError,
 )
@@ -340,7 +340,7 @@ class Extraction:
 
         Raises:
             ExportsFailed: Some did.
-            NoCredentialsAccepted: No provider accepted its credentials, and nothing was triggered.
+            CredentialsRefused: No provider accepted its credentials, and nothing was triggered.
         """
         if not self._failed:
             return
@@ -348,7 +348,7 @@ class Extraction:
         # With an empty handle nothing was triggered: the vendor answers with the file itself.
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.planned.provider for job in untouched if job.refused}
-        kind = NoCredentialsAccepted if refused == used else ExportsFailed
+        kind = CredentialsRefused if refused == used else ExportsFailed
         raise kind([job.error or "" for job in self._failed])
 
     # What it is made of

@@ -16,7 +16,7 @@ import vendor
 from vendor import DAY, PROCESS, START, Died, Fake, World
 
 from tap_analytics_exports import extraction as core
-from tap_analytics_exports.errors import ExportsFailed, NoCredentialsAccepted, SettingsError
+from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
 from tap_analytics_exports.events import Checkpoint, Ended, Event, Rows
 from tap_analytics_exports.extraction import Extraction
 from tap_analytics_exports.jobs.job import IllegalTransition, PlannedWindow, new_export_id
@@ -154,7 +154,7 @@ def test_failed_exports_raise_at_the_end_and_leave_the_bookmark(tmp_path):
 def test_refused_credentials_are_told_as_such_and_make_no_record(tmp_path):
     address, _ = vendor.world(script={f"2026-01-0{n}": ["refused"] for n in (1, 2, 3)})
     table = Table()
-    with pytest.raises(NoCredentialsAccepted, match="the token is wrong"):
+    with pytest.raises(CredentialsRefused, match="the token is wrong"):
         run(settings(address, tmp_path), table)
     assert table.ended == []
 

@@ -13,7 +13,7 @@ import pytest
 from conftest import Result, Sandbox, run_tap, start_tap
 from vendors import HELSINKI, outcome, provider, run, yesterday
 
-from tap_analytics_exports.errors import CredentialsRefused, SettingsError, Unreachable
+from tap_analytics_exports.errors import Refused, SettingsError, Unreachable
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.windows import Window
 
@@ -84,7 +84,7 @@ def test_no_profile_leads_the_logout_elsewhere(quick, profile):
     answer = {"userLogin": {"profile": profile, "token": "sst-of-the-test"}}
     login = {"service": NAME, "path": "/account/login", "method": "POST", "action": {"replace_body": answer}}
     quick.post("faults", [login])
-    with flex(quick) as (made, request), pytest.raises((Unreachable, CredentialsRefused)):
+    with flex(quick) as (made, request), pytest.raises((Unreachable, Refused)):
         made.submit(request)
     assert all(one["path"].startswith("/gdc/account/login/%2E") for one in targets(quick, "DELETE"))
 
@@ -138,7 +138,7 @@ def test_a_trigger_that_was_refused_before_a_token_could_be_had_is_not_ambiguous
 def test_a_bad_password_is_tried_once_whatever_there_is_to_export(quick):
     with flex(quick, password="nope") as (made, request):
         for _ in range(3):
-            with pytest.raises(CredentialsRefused, match=r"401: Bad Login or Password!.*check username"):
+            with pytest.raises(Refused, match=r"401: Bad Login or Password!.*check username"):
                 made.submit(request)
     assert logins(quick) == 1
 
@@ -147,7 +147,7 @@ def test_a_user_who_is_locked_out_is_not_made_worse(quick):
     quick.post("settings", {"login_attempts": 0, "login_retry_after": 77})
     with (
         flex(quick) as (made, _),
-        pytest.raises(CredentialsRefused, match=r"too many bad logins.*wait 77 sec"),
+        pytest.raises(Refused, match=r"too many bad logins.*wait 77 sec"),
     ):
         made.check()
     assert quick.get("statistics")["counts"]["logins_while_locked"] == 1
@@ -157,7 +157,7 @@ def test_a_captcha_is_explained(quick):
     body = {"error": {"message": "Login needs security code verification due to failed login attempts."}}
     login = {"path": "/gdc/account/login", "action": {"status": 401, "body": body}, "times": None}
     quick.post("faults", [{"service": NAME, **login}])
-    with flex(quick) as (made, _), pytest.raises(CredentialsRefused, match="in a browser"):
+    with flex(quick) as (made, _), pytest.raises(Refused, match="in a browser"):
         made.check()
     assert logins(quick) == 1
 

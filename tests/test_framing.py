@@ -12,7 +12,7 @@ import pytest
 import requests
 from peers import CHUNKED, GZIP, Peer, always, chunks, keeping, response, serving
 
-from tap_analytics_exports.errors import CredentialsRefused, ExportFailed, TapError, Unreachable
+from tap_analytics_exports.errors import ExportFailed, Refused, TapError, Unreachable
 from tap_analytics_exports.transport import answers, http
 from tap_analytics_exports.transport import download as files
 from tap_analytics_exports.transport.auth import FixedAuth
@@ -72,7 +72,7 @@ def test_two_lengths_are_malformed_and_no_fault_of_the_credentials(serve):
     client = Http("vendor", peer.origin, auth=FixedAuth("Token t"))
     with pytest.raises(ExportFailed, match=r"a malformed answer .*8, 4") as failure:
         client.ask("GET", "x")
-    assert not isinstance(failure.value, CredentialsRefused)
+    assert not isinstance(failure.value, Refused)
 
 
 @pytest.mark.parametrize(

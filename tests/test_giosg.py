@@ -12,7 +12,7 @@ import pytest
 from conftest import Sandbox, run_tap, start_tap
 from vendors import CALLS, outcome, provider, run, yesterday
 
-from tap_analytics_exports.errors import CredentialsRefused, SettingsError
+from tap_analytics_exports.errors import Refused, SettingsError
 from tap_analytics_exports.transport.download import download
 from tap_analytics_exports.windows import Window
 
@@ -179,7 +179,7 @@ def test_refused_credentials(quick, tmp_path):
     with provider(quick, NAME, api_token="not-the-right-one") as (made, request):
         (file,) = made.files(request, made.submit(request))
         for verb in (made.check, lambda: download(file, tmp_path / "file")):
-            with pytest.raises(CredentialsRefused, match=r"giosg: .*401.*check the credentials") as raised:
+            with pytest.raises(Refused, match=r"giosg: .*401.*check the credentials") as raised:
                 verb()
             assert "not-the-right-one" not in str(raised.value)
 

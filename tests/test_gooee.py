@@ -14,8 +14,8 @@ from vendors import ENERGY, outcome, provider, run
 
 from tap_analytics_exports.errors import (
     Ambiguous,
-    CredentialsRefused,
     ExportFailed,
+    Refused,
     SettingsError,
     Unreachable,
 )
@@ -129,7 +129,7 @@ def test_a_login_gives_a_jwt_which_is_renewed_once_it_is_refused(quick, tmp_path
 def test_refused_credentials(quick, block, message):
     with provider(quick, NAME, **block) as (made, request):
         for verb in (made.check, lambda: made.submit(request)):
-            with pytest.raises(CredentialsRefused, match=message) as raised:
+            with pytest.raises(Refused, match=message) as raised:
                 verb()
             assert "not-the-right-one" not in str(raised.value)
     assert jobs(quick) == []

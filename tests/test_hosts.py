@@ -10,7 +10,7 @@ import pytest
 import requests
 from peers import CHUNKED, Peer, always, chunks, in_turn, response, self_signed, serving
 
-from tap_analytics_exports.errors import Busy, CredentialsRefused, ExportFailed, Interrupted, Unreachable
+from tap_analytics_exports.errors import Busy, ExportFailed, Interrupted, Refused, Unreachable
 from tap_analytics_exports.transport import network
 from tap_analytics_exports.transport.auth import FixedAuth, LoginAuth
 from tap_analytics_exports.transport.http import Http
@@ -329,7 +329,7 @@ def test_streamed_answers_that_are_no_file_are_closed(serve, status):
     auth = FixedAuth("Token t")
     client = Http("vendor", peer.origin, auth=auth, passing=frozenset())
     if status == 401:
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(Refused):
             client.ask("GET", "x", stream=True)
     else:
         assert client.ask("GET", "x", stream=True).raw.closed

@@ -15,8 +15,8 @@ from peers import CHUNKED, GZIP, Peer, Seen, always, chunks, in_turn, response, 
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
-    CredentialsRefused,
     ExportFailed,
+    Refused,
     TapError,
     Unreachable,
 )
@@ -143,25 +143,25 @@ def test_a_login_that_is_refused_is_not_tried_again():
 
     def log_in() -> str:
         tries.append(1)
-        raise CredentialsRefused("no")
+        raise Refused("no")
 
     client = Http("vendor", "http://127.0.0.1:1", auth=LoginAuth("JWT", log_in))
     for _ in range(2):
-        with pytest.raises(CredentialsRefused):
+        with pytest.raises(Refused):
             client.ask("GET", "x")
     assert len(tries) == 1
 
 
 def test_401_with_new_credentials_too_is_a_refusal(serve):
     peer = serve(always(response(401, b'{"detail": "no such token"}')))
-    with pytest.raises(CredentialsRefused, match=r"401.*no such token.*check the credentials"):
+    with pytest.raises(Refused, match=r"401.*no such token.*check the credentials"):
         Http("vendor", peer.origin, auth=LoginAuth("JWT", lambda: "token-of-a-login")).ask("GET", "x")
     assert len(peer.seen) == 2
 
 
 @pytest.mark.parametrize("token", ["a-token\n", "a-token…"])
 def test_a_token_that_no_header_can_carry_is_refused_without_showing_it(token):
-    with pytest.raises(CredentialsRefused, match="no header can carry") as refusal:
+    with pytest.raises(Refused, match="no header can carry") as refusal:
         Http("vendor", "http://127.0.0.1:1", auth=FixedAuth(f"Token {token}")).ask("GET", "x")
     assert "a-token" not in str(refusal.value)
 

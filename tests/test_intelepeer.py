@@ -11,7 +11,7 @@ import pytest
 from conftest import Result, Sandbox, run_tap, start_tap
 from vendors import Outcome, outcome, provider, run, yesterday
 
-from tap_analytics_exports.errors import CredentialsRefused, SettingsError, Unreachable
+from tap_analytics_exports.errors import Refused, SettingsError, Unreachable
 from tap_analytics_exports.providers.base import Empty
 from tap_analytics_exports.windows import Window
 
@@ -118,7 +118,7 @@ def test_a_token_that_has_ended_is_renewed_and_no_query_is_sent_twice(quick, tmp
 def test_refused_credentials(quick, block, message):
     with provider(quick, NAME, **block) as (made, request):
         for _ in range(2):
-            with pytest.raises(CredentialsRefused, match=message):
+            with pytest.raises(Refused, match=message):
                 made.submit(request)
     assert queries(quick) == []
     assert len(asked(quick, service="intelepeer_auth")) <= 1
@@ -589,7 +589,7 @@ def test_check_tries_the_api_and_the_files_server(quick):
 def test_check_says_what_is_wrong_with_each(quick):
     with (
         provider(quick, NAME, password="nope", sftp_password="nope") as (made, _),
-        pytest.raises(CredentialsRefused, match=r"check auth_url, username and pass.*acme is not let in"),
+        pytest.raises(Refused, match=r"check auth_url, username and pass.*acme is not let in"),
     ):
         made.check()
     url = config(quick)[NAME]["files_url"].replace("outbox", "elsewhere")

@@ -21,9 +21,9 @@ from vendors import NAMES, provider, run
 
 from tap_analytics_exports.errors import (
     Ambiguous,
-    CredentialsRefused,
     ExportFailed,
     JobGone,
+    Refused,
     TapError,
 )
 from tap_analytics_exports.providers import answers
@@ -203,7 +203,7 @@ def test_a_malformed_answer_is_called_malformed_and_not_blamed_on_the_credential
         if path == "/exports/" and what == "a list" and method == "GET":
             continue  # there are no exports
         found = result(settings_of, call, body)
-        assert not isinstance(found, CredentialsRefused), (what, found)
+        assert not isinstance(found, Refused), (what, found)
         assert "malformed answer" in str(found), (what, found)
         assert re.search(rf"{name}: {method} http\S*{path} answered 20[01]", str(found)), (what, found)
 
@@ -260,7 +260,7 @@ JSON = st.recursive(
 @given(document=JSON, status=st.sampled_from([None, None, None, 302, 400, 404, 406, 410, 422]))
 def test_no_answer_of_any_form_is_a_surprise(settings_of, call, document, status):
     found = result(settings_of, call, json.dumps(document).encode(), status)
-    refused = isinstance(found, CredentialsRefused)
+    refused = isinstance(found, Refused)
     assert not refused or (status == 400 and call[2] in ("/account/login", "/authenticate", "/auth/login")), (
         found
     )

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from conftest import Sandbox, run_tap
 
-from tap_analytics_exports.errors import CredentialsRefused, Unreachable
+from tap_analytics_exports.errors import Refused, Unreachable
 from tap_analytics_exports.transport import sftp
 from tap_analytics_exports.transport.download import Wanted, download
 from tap_analytics_exports.transport.file_settings import FileSettings
@@ -308,7 +308,7 @@ def test_a_host_key_that_differs_is_refused_before_authentication(config, server
 def test_known_hosts_without_the_host_is_no_trust(server, store, tmp_path, text):
     known = tmp_path / "known_hosts"
     known.write_text(text.format(key=server.keys["ed25519"], port=server.port))
-    with pytest.raises(CredentialsRefused):
+    with pytest.raises(Refused):
         store(sftp_host_key=None, sftp_known_hosts=str(known)).check()
     assert not server.tried_to_log_in()
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, Literal
 
-from tap_analytics_exports.errors import Ambiguous, Busy, CredentialsRefused, ExportFailed, Unreachable
+from tap_analytics_exports.errors import Ambiguous, Busy, ExportFailed, Refused, Unreachable
 from tap_analytics_exports.providers.base import Empty, Failed, JobState, Provider, Ready, Request, Running
 from tap_analytics_exports.settings import Export, ProviderSettings, about
 from tap_analytics_exports.transport.download import Body, RemoteFile
@@ -147,7 +147,7 @@ class Fake(Provider[FakeSettings, FakeExport]):
         if fate == "busy":
             raise Busy("no room")
         if fate == "refused":
-            raise CredentialsRefused("fake: the token is wrong")
+            raise Refused("fake: the token is wrong")
         if fate == "invalid":
             raise ExportFailed("the vendor does not like it")
         number = f"job-{len(world.jobs) + 1}"

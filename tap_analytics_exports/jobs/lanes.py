@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from tap_analytics_exports.errors import CredentialsRefused
+from tap_analytics_exports.errors import Refused
 from tap_analytics_exports.jobs.job import PlannedWindow
 
 
@@ -37,10 +37,10 @@ class Lane:
         """See whether the provider may be asked for anything.
 
         Raises:
-            CredentialsRefused: It has refused the credentials before.
+            Refused: It has refused the credentials before.
         """
         if self.refusal is not None:
-            raise CredentialsRefused(self.refusal)
+            raise Refused(self.refusal)
 
     def size(self) -> int:
         """How many windows no thread has taken."""

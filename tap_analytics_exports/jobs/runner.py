@@ -15,11 +15,11 @@ from typing import Any
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
-    CredentialsRefused,
     ExportFailed,
     Interrupted,
     JobGone,
     NoData,
+    Refused,
     TapError,
     Unreachable,
 )
@@ -87,7 +87,7 @@ class Runner:
         try:
             self._lane.check()
             self._carry_out(job)
-        except CredentialsRefused as error:
+        except Refused as error:
             self._lane.refusal = str(error)
             (job.suspend if job.sent else job.fail)(str(error), refused=True)
         except Unreachable as error:
@@ -232,7 +232,7 @@ class Runner:
                     raise
                 handle = found[1]
             except TapError as error:  # so the vendor did not act on it
-                job.withdraw(part, seen=not isinstance(error, Unreachable | Busy | CredentialsRefused))
+                job.withdraw(part, seen=not isinstance(error, Unreachable | Busy | Refused))
                 raise
             job.sent_as(part, handle)
 

@@ -16,7 +16,7 @@ import msgspec
 import requests
 from msgspec import Meta, Struct
 
-from tap_analytics_exports.errors import CredentialsRefused, ExportFailed, JobGone, TapError, Unreachable
+from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, TapError, Unreachable
 from tap_analytics_exports.redaction import clean, safe_url
 from tap_analytics_exports.transport.http import Http
 
@@ -100,12 +100,12 @@ def probe(http: Http, path: str) -> None:
     """Ask for something cheap, to see whether the credentials are accepted.
 
     Raises:
-        CredentialsRefused: They are not, or they do not allow to ask.
+        Refused: They are not, or they do not allow to ask.
         Unreachable: No usable answer after some tries, or one that is not the vendor's.
     """
     response = http.ask("GET", path)
     if response.status_code == 403:
-        raise CredentialsRefused(f"{http.message(response)}; check what the credentials allow")
+        raise Refused(f"{http.message(response)}; check what the credentials allow")
     if response.status_code >= 300:
         logger.warning(
             "%s; the credentials were not refused, but check base_url and the ids in the settings",

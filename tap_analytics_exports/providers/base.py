@@ -78,7 +78,7 @@ JobState = Running | Ready | Empty | Failed | Unknown
 class Provider(ABC, Generic[S, E]):
     """A vendor, with the user's credentials for it. Its verbs are called from several threads.
 
-    Each verb may raise `CredentialsRefused`, and `Unreachable` where asking again later may help; what else
+    Each verb may raise `Refused`, and `Unreachable` where asking again later may help; what else
     it raises is said there.
 
     Attributes:

@@ -10,7 +10,7 @@ import msgspec
 import requests
 from msgspec import Struct
 
-from tap_analytics_exports.errors import CredentialsRefused, TapError, Unreachable
+from tap_analytics_exports.errors import Refused, TapError, Unreachable
 from tap_analytics_exports.providers import answers
 from tap_analytics_exports.redaction import clean, hide
 from tap_analytics_exports.transport.failures import retry_after
@@ -85,7 +85,7 @@ class Session:
         self._sst = ""
         self._tt = ""
         self._profile = ""
-        self._refused: CredentialsRefused | None = None
+        self._refused: Refused | None = None
 
     def headers(self) -> Mapping[str, str]:
         """The TT, as the cookie that the vendor documents, whose path, /gdc, all lies under that we ask for.
@@ -131,7 +131,7 @@ class Session:
     def _tt_of(self, response: requests.Response) -> str:
         """The TT, which stands in the body and in a header."""
         if response.status_code in (401, 403):
-            raise CredentialsRefused(
+            raise Refused(
                 f"{message(self._http, response)}; the login was accepted, but no token came after it"
             )
         if response.status_code != 200:
@@ -165,9 +165,7 @@ class Session:
             headers={"Accept": "application/json"},
         )
         if response.status_code in (400, 401, 403, 429):
-            self._refused = CredentialsRefused(
-                f"{message(self._http, response)}; {_advice(self._http, response)}"
-            )
+            self._refused = Refused(f"{message(self._http, response)}; {_advice(self._http, response)}")
             raise self._refused
         if response.status_code != 200:
             raise Unreachable(

@@ -16,9 +16,9 @@ from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
-    CredentialsRefused,
     ExportFailed,
     JobGone,
+    Refused,
     Unreachable,
 )
 from tap_analytics_exports.providers import answers
@@ -263,7 +263,7 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         credentials = {"username": self.settings.username, "password": self.settings.password}
         response = self._plain.ask("POST", "auth/login", json=credentials)
         if response.status_code in (400, 401, 403):  # Django REST framework says 400 of a wrong password
-            raise CredentialsRefused(f"{self._plain.message(response)}; check username and password")
+            raise Refused(f"{self._plain.message(response)}; check username and password")
         if response.status_code >= 300:
             raise Unreachable(
                 f"{self._plain.message(response)}, which is no answer to a login; check base_url"

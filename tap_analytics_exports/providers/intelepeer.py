@@ -14,9 +14,9 @@ from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
-    CredentialsRefused,
     ExportFailed,
     JobGone,
+    Refused,
     TapError,
     Unreachable,
 )
@@ -197,9 +197,9 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
                 try_out()
             except TapError as error:
                 troubles.append(error)
-        refused = any(isinstance(trouble, CredentialsRefused) for trouble in troubles)
+        refused = any(isinstance(trouble, Refused) for trouble in troubles)
         if troubles:
-            raise (CredentialsRefused if refused else Unreachable)("; ".join(map(str, troubles)))
+            raise (Refused if refused else Unreachable)("; ".join(map(str, troubles)))
 
     def submit(self, request: Request[IntelePeerExport]) -> Handle:
         """Trigger the query; a window without a whole second has no records, and its handle is empty."""
@@ -265,7 +265,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             if self._trouble is not None:
                 raise self._trouble
             return self._fields(export)
-        except (CredentialsRefused, Unreachable) as error:
+        except (Refused, Unreachable) as error:
             if self._trouble is None:
                 logger.warning("only the common fields are known before a query runs: %s", error)
             self._trouble = error  # and what did not answer is not asked again for each export
@@ -291,9 +291,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             "POST", self.settings.auth_url, json=login, headers={"Accept": "application/json"}
         )
         if response.status_code in (400, 401, 403):
-            raise CredentialsRefused(
-                f"{_message(self._portal, response)}; check auth_url, username and password"
-            )
+            raise Refused(f"{_message(self._portal, response)}; check auth_url, username and password")
         if response.status_code >= 300:
             raise Unreachable(
                 f"{_message(self._portal, response)}, which is no answer to a login; check auth_url"
@@ -305,7 +303,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         """The fields that are particular to each event (IntelePeer, "Get Available Fields")."""
         response = self._http.ask("GET", "Q")
         if response.status_code == 403:
-            raise CredentialsRefused(f"{_message(self._http, response)}; check what the credentials allow")
+            raise Refused(f"{_message(self._http, response)}; check what the credentials allow")
         if response.status_code >= 300:
             raise Unreachable(f"{_message(self._http, response)}; check base_url")
         then = "it is no list of events and fields; check base_url"

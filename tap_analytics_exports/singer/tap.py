@@ -23,9 +23,9 @@ from singer_sdk.tap_base import CliTestOptionValue
 from tap_analytics_exports import redaction
 from tap_analytics_exports.ahead import ahead
 from tap_analytics_exports.errors import (
+    CredentialsRefused,
     ExportsFailed,
     Interrupted,
-    NoCredentialsAccepted,
     SettingsError,
     TapError,
 )
@@ -132,7 +132,7 @@ class TapAnalyticsExports(Tap):
             code = 0
         except Interrupted:
             code = 128 + signal.SIGTERM
-        except NoCredentialsAccepted:
+        except CredentialsRefused:
             code = EXIT_SETTINGS
         except ExportsFailed:
             code = EXIT_FAILED

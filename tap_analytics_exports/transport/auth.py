@@ -9,7 +9,7 @@ from typing import Protocol
 
 import requests
 
-from tap_analytics_exports.errors import CredentialsRefused
+from tap_analytics_exports.errors import Refused
 from tap_analytics_exports.redaction import hide
 
 
@@ -58,7 +58,7 @@ class LoginAuth:
         self._login = login
         self._lock = threading.Lock()
         self._header: str | None = None
-        self._refused: CredentialsRefused | None = None
+        self._refused: Refused | None = None
 
     def headers(self) -> Mapping[str, str]:
         """The header, after a login if there is no token."""
@@ -68,7 +68,7 @@ class LoginAuth:
             if self._header is None:
                 try:
                     token = self._login()
-                except CredentialsRefused as error:
+                except Refused as error:
                     self._refused = error
                     raise
                 hide(token)

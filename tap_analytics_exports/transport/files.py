@@ -22,7 +22,7 @@ class FileStore(Protocol):
         """The files of these paths, which are relative to the base, in their order.
 
         Raises:
-            CredentialsRefused: The server is not the right one, or does not let us in.
+            Refused: The server is not the right one, or does not let us in.
             ExportFailed: A path leads out of the base, or the base is wrong.
             JobGone: A file is not there any more.
             Unreachable: The server does not answer; with `after` where it has no room for us now.

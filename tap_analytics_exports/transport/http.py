@@ -21,8 +21,8 @@ import urllib3
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
-    CredentialsRefused,
     ExportFailed,
+    Refused,
     TapError,
     Unreachable,
 )
@@ -128,7 +128,7 @@ class Http:
             for with `stream=True` and is a file's.
 
         Raises:
-            CredentialsRefused: 401, also with new credentials.
+            Refused: 401, also with new credentials.
             ExportFailed: The answer is larger than it may be, or malformed; or it leads where nobody goes.
             Unreachable: No usable answer after some tries.
         """
@@ -150,7 +150,7 @@ class Http:
         Raises:
             Ambiguous: The provider may or may not have acted on it.
             Busy: The provider said that it did not act on it, 429 or 503.
-            CredentialsRefused: 401, also with new credentials.
+            Refused: 401, also with new credentials.
             Unreachable: No connection after some tries.
         """
         try:
@@ -167,12 +167,12 @@ class Http:
         """Ask for something cheap, to see whether the credentials are accepted.
 
         Raises:
-            CredentialsRefused: They are not, or they do not allow to ask.
+            Refused: They are not, or they do not allow to ask.
             Unreachable: No usable answer after some tries.
         """
         response = self.ask("GET", path, **how)
         if response.status_code == 403:
-            raise CredentialsRefused(f"{self.message(response)}; check what the credentials allow")
+            raise Refused(f"{self.message(response)}; check what the credentials allow")
         if response.status_code >= 400:
             logger.warning(
                 "%s; the credentials were not refused, but check base_url and the ids in the settings",
@@ -202,7 +202,7 @@ class Http:
 
         Raises:
             Busy: Not for GET: the provider said that it did not act on it, 429 or 503.
-            CredentialsRefused: 401, also with new credentials.
+            Refused: 401, also with new credentials.
             ExportFailed: Not for GET: the answer did not begin in time. It is nothing that can be read.
             Unreachable: No usable answer after some tries; with `after` where there is no room for it now.
         """
@@ -303,11 +303,11 @@ class Http:
         if response.status_code == 401 and self._auth and self.own(url):
             self.read(response)
             if not self._renew(self._auth, response):
-                raise CredentialsRefused(f"{self.message(response)}; check the credentials")
+                raise Refused(f"{self.message(response)}; check the credentials")
             response = self._hop(method, url, stream=stream, **how)
             if response.status_code == 401:
                 self.read(response)
-                raise CredentialsRefused(f"{self.message(response)}; check the credentials")
+                raise Refused(f"{self.message(response)}; check the credentials")
         for _ in range(5):
             if method != "GET" or response.status_code not in REDIRECTS or "Location" not in response.headers:
                 break
@@ -385,8 +385,8 @@ class Http:
         with _before_sending():
             return auth.renew(refused)
 
-    def _unfit(self) -> CredentialsRefused:
-        return CredentialsRefused(
+    def _unfit(self) -> Refused:
+        return Refused(
             f"{self.provider}: the credentials hold a character, as of a line break, that no header can carry"
         )
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from tap_analytics_exports.errors import CredentialsRefused, ExportFailed, JobGone, TapError, Unreachable
+from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, TapError, Unreachable
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.file_settings import FileSettings
 from tap_analytics_exports.transport.http import CONNECT_SECONDS, SILENCE_SECONDS
@@ -152,7 +152,7 @@ class S3Store:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
                 raise self._trouble(error, error.response["Error"]["Code"], status) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-            raise CredentialsRefused(f"{self}: {error}; set the usual AWS environment variables") from None
+            raise Refused(f"{self}: {error}; set the usual AWS environment variables") from None
         except exceptions.SSLError as error:
             words = f"{error}; if you trust its authority, set ca_bundle"
             raise Unreachable(f"{self}: {words}", sent=False) from None
@@ -170,5 +170,5 @@ class S3Store:
         if code == "NoSuchBucket":
             return ExportFailed(f"{self}: {error}; check files_url")
         if status in (400, 401, 403):
-            return CredentialsRefused(f"{self}: {error}; check the AWS credentials and what they allow")
+            return Refused(f"{self}: {error}; check the AWS credentials and what they allow")
         return Unreachable(f"{self}: {error}")

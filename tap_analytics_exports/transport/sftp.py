@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from tap_analytics_exports.errors import CredentialsRefused, ExportFailed, JobGone, Unreachable
+from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, Unreachable
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.file_settings import FileSettings
 from tap_analytics_exports.transport.http import CONNECT_SECONDS, SILENCE_SECONDS
@@ -193,7 +193,7 @@ class SftpStore:
         try:
             yield
         except paramiko.AuthenticationException as error:
-            raise CredentialsRefused(
+            raise Refused(
                 f"{self}: {self._user} is not let in ({error}); check files_url, sftp_password and the key"
             ) from None
         except FileNotFoundError as error:
@@ -257,7 +257,7 @@ class SftpStore:
             try:
                 known.load(str(Path(settings.sftp_known_hosts).expanduser()))
             except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
-                raise CredentialsRefused(f"{self}: sftp_known_hosts can't be read: {error}") from None
+                raise Refused(f"{self}: sftp_known_hosts can't be read: {error}") from None
             for name in (self._host, f"[{self._host}]:{self._port}"):
                 pins += [
                     HostKey(key.get_name(), key.asbytes()) for key in (known.lookup(name) or {}).values()
@@ -267,12 +267,12 @@ class SftpStore:
     def _check_host_key(self, key: paramiko.PKey, pins: Sequence[HostKey]) -> None:
         shown = HostKey(key.get_name(), key.asbytes())
         if not pins:
-            raise CredentialsRefused(
+            raise Refused(
                 f"{self}: the host key is not configured, so the server is not trusted. It has the key "
                 f"{shown.fingerprint}; if that is the right one, set sftp_host_key to: {shown}"
             )
         if shown not in pins:
-            raise CredentialsRefused(
+            raise Refused(
                 f"{self}: the server has the key {shown.fingerprint} and not the configured one, "
                 f"{' or '.join(pin.fingerprint for pin in pins)}; either it has a new one, or somebody "
                 "stands between. Ask whoever runs it before changing sftp_host_key or sftp_known_hosts"
@@ -284,4 +284,4 @@ class SftpStore:
         if further and password:  # alone, or as a second step
             transport.auth_password(self._user, password)
         if not transport.is_authenticated():
-            raise CredentialsRefused(f"{self}: besides what is configured, the server asks for {further}")
+            raise Refused(f"{self}: besides what is configured, the server asks for {further}")
