@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import signal
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from functools import cached_property
-from pathlib import Path
 from typing import IO, Any, ClassVar
 
 import click
@@ -31,6 +29,7 @@ from tap_analytics_exports.errors import (
 )
 from tap_analytics_exports.extraction import Extraction, settings_types
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
+from tap_analytics_exports.singer import given
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.output import Output
 from tap_analytics_exports.singer.signals import Signals
@@ -264,8 +263,8 @@ class TapAnalyticsExports(Tap):
             tap = cls(
                 config=config.config,
                 parse_env_config=config.parse_env,
-                state=_state_in(state) if state else None,
-                catalog=_object_in(catalog, "catalog") if catalog else None,
+                state=given.state(state) if state else None,
+                catalog=given.json_object(catalog, "catalog") if catalog else None,
             )
         except (ConfigValidationError, SettingsError) as error:
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
@@ -277,6 +276,17 @@ class TapAnalyticsExports(Tap):
         sys.stdout.flush()
         logging.shutdown()
         os._exit(code)  # threads that still wait for a vendor do not hold up the end
+
+    @classmethod
+    def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
+        """Read the configuration; the SDK would show a traceback, or what it can't read."""
+        schema = dict(cls.config_jsonschema)
+        cls.append_builtin_config(schema)
+        try:
+            return given.configuration(value, schema, cls._env_var_prefix)
+        except SettingsError as error:
+            cls.logger.error("%s", error)
+            ctx.exit(EXIT_SETTINGS)
 
     @classmethod
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
@@ -292,36 +302,3 @@ class TapAnalyticsExports(Tap):
                 cls.logger.error("%s", problem)
             ctx.exit(EXIT_SETTINGS)
         ctx.exit(tap.check())
-
-
-def _object_in(file: IO[str], what: str) -> dict[str, Any]:
-    """The JSON object that a file of the command line holds.
-
-    Raises:
-        SettingsError: It holds none.
-    """
-    try:
-        content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        raise SettingsError([f"{what}: {file.name}: is no JSON ({type(error).__name__})"]) from None
-    if not isinstance(content, dict):
-        raise SettingsError([f"{what}: {file.name}: holds no JSON object"])
-    return content
-
-
-def _state_in(file: IO[str]) -> dict[str, Any]:
-    """A state, taken out of a STATE message, or of what Meltano wraps it in.
-
-    Raises:
-        SettingsError: It is none.
-    """
-    content = _object_in(file, "state")
-    for key in ("singer_state", "value"):
-        if key in content and (key != "value" or content.get("type") == "STATE"):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or (content and not isinstance(content.get("bookmarks"), dict)):
-        raise SettingsError(
-            [f'state: {Path(file.name)}: is no state, such as {{"bookmarks": {{}}}}, nor a STATE message']
-        )
-    return content
