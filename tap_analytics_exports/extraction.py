@@ -97,7 +97,8 @@ class Extraction:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        self.log_out(CLOSE_SECONDS / 2)
+        self.close(CLOSE_SECONDS / 2)
 
     def __iter__(self) -> Generator[Event]:
         return self._run()
@@ -135,7 +136,7 @@ class Extraction:
         self._jobs.close(seconds)
         self._places.close()
 
-    def log_out(self) -> None:
+    def log_out(self, seconds: float = LOG_OUT_SECONDS) -> None:
         """End the sessions with the vendors, a matter of courtesy that nobody waits long for."""
 
         def close() -> None:
@@ -147,7 +148,7 @@ class Extraction:
 
         thread = threading.Thread(target=close, daemon=True)
         thread.start()
-        thread.join(LOG_OUT_SECONDS)
+        thread.join(seconds)
 
     # The run
 
