@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -158,8 +157,6 @@ class Extraction:
         planned, told = self._plan()
         self._jobs.start()
         if any(planned.values()):
-            # Of polars' own threads the ones of the rows would only get in each other's way.
-            os.environ.setdefault("POLARS_MAX_THREADS", "1")
             threading.Thread(target=self._import_what_rows_need, daemon=True).start()
         for export in self._exports:
             for job in told[export.name]:

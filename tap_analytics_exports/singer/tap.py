@@ -171,6 +171,8 @@ class TapAnalyticsExports(Tap):
             streams[name] = stream
         for name, known in self.extraction.streams.items():
             streams[name].update(known)
+        # Rows have threads of their own, which those of polars would only get in the way of.
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
         messages = Messages(streams, self.output)
         try:
             with closing(ahead(messages.pieces(iter(self.extraction)), "renders")) as pieces:
