@@ -88,6 +88,7 @@ class Extraction:
         self._jobs = Jobs(self.providers, settings, stop)
         self._places = Places(settings)
         self._failed: list[Job] = []
+        self._known: dict[str, set[str]] = {}  # the columns of which each stream's consumer knows
         self._read: set[str] = set()  # the streams of which there was a file
 
     def __enter__(self) -> Self:
@@ -267,6 +268,7 @@ class Extraction:
         }
         constants = {name: value for name, value in constants.items() if export.selects(name)}
         types = {name: column for name, column in export.own_columns.items() if name in constants}
+        known = self._known.setdefault(export.name, set(export.known_columns))
         held: list[tuple[str, BadRow]] = []
         with closing(WindowReader(export, job.files, self.settings.on_new_column).frames()) as frames:
             for frame in frames:
@@ -284,7 +286,9 @@ class Extraction:
                 if len(held) > REJECTED_AT_ONCE:
                     yield self._rejected(job, held)
                     held = []
-                if frame.rows.height:
+                new = not known.issuperset(frame.columns)
+                known.update(frame.columns)
+                if frame.rows.height or new:  # for a consumer has to know of columns without rows, too
                     count.rows += frame.rows.height
                     yield Rows(export.name, frame.rows, frame.columns | types, constants)
                 del frame  # while the next one is made, it would be one more in memory
@@ -363,7 +367,8 @@ class Extraction:
 
     @cached_property
     def _exports(self) -> list[ExportStream]:
-        return [
+        """Those that are chosen, by name: so their rows come."""
+        chosen = [
             ExportStream(
                 export, provider, self.settings, self._state.stream(export.name), self._wanted[export.name]
             )
@@ -371,6 +376,7 @@ class Extraction:
             for export in provider.settings.all_exports
             if export.name in self._wanted
         ]
+        return sorted(chosen, key=lambda export: export.name)
 
     def _import_what_rows_need(self) -> None:
         """Import while the vendors are busy what takes its time."""

@@ -36,12 +36,12 @@ CONFIG = {
     "poll_interval": "PT0.1S",
     "gooee": {
         "base_url": "http://127.0.0.1",
-        "api_token": "later",
+        "api_token": "not-known-yet",
         "exports": [{"name": "energy", "query_id": GOOEE_ENERGY, "columns": {"active_power": "number"}}],
     },
     "giosg": {
         "base_url": "http://127.0.0.1",
-        "api_token": "later",
+        "api_token": "not-known-yet",
         "organization_id": GIOSG_ORGANIZATION,
         "exports": [
             {

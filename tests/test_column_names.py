@@ -278,7 +278,7 @@ def test_a_name_of_the_settings_is_no_other_columns():
     ("settings_", "header", "words"),
     [
         ({"types": {"Talk Time": "integer"}}, ["talk time", "TALK TIME"], ["'talk time'", "'TALK TIME'"]),
-        ({"types": {"Date": "date"}}, ["Date", "Date"], ["(column 1)", "(column 2)"]),
+        ({"primary_keys": ["Date"]}, ["Date", "Date"], ["(column 1)", "(column 2)"]),
         ({"primary_keys": ["Talk Time"]}, ["talk time", "TALK TIME"], ["'talk time'", "'TALK TIME'"]),
         ({"exclude_columns": ["Talk Time"]}, ["talk time", "TALK TIME"], ["'Talk Time'"]),
         (

@@ -169,7 +169,7 @@ def test_formulas_whose_value_nobody_calculated_are_null_and_told(tmp_path, capl
 
 def test_a_formula_that_a_library_wrote_without_its_value(caplog):
     (frame,) = frames(CASES / "formula.xlsx", XLSX)
-    caster = Columns(types={"b": Column("integer")}, dictionary={}, style="snake_case", timezone="UTC")
+    caster = Columns(Export(name="x", columns={"b": "integer"}), style="snake_case", dictionary={})
     typed, bad = caster.cast(frame, caster.bind(["a", "b"]))
     assert (typed.rows(), bad) == ([("1", None, 1)], [])
     assert [

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tap_analytics_exports.columns.naming import OWN_PREFIX, Field, Names, loose, stem_of
+from tap_analytics_exports.columns.naming import OWN_PREFIX, Field, Names, loose
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.settings import Column, ColumnKind, Export
 
@@ -58,6 +58,7 @@ class Expectations:
         by_name = {
             provisional[each.key]: self.by_text[each.text] for each in headers if each.key == each.text
         }
+        self._keys = frozenset(export.primary_keys or ())
         for text, column in declared(export).items():
             expected = self._declare(text, column, by_name)
             if expected.column is not None and expected.column.name is not None:
@@ -168,9 +169,9 @@ class Expectations:
             if not found:
                 continue
             first, *more = found
-            # Of headers that repeat, the first has the property without a number, if a key is that.
+            # Of a header that repeats, the first is meant; the others have its type, unless it is a key.
             same = all(one.text == first.text for one in more)
-            if not each.declared or (same and stem_of(first, self._names.style) in each.texts):
+            if not each.declared or (same and self._keys.isdisjoint(each.texts)):
                 more = []
             more += [one for one in owners.get(each.name, ()) if one is not first]
             if more:

@@ -170,6 +170,9 @@ class Columns:
         expected = self._expected.by_name.get(name)
         if expected is not None and expected.column is not None:
             return expected.column
+        twin = self._expected.by_text.get(text)  # a header that repeats is declared for all of its columns
+        if twin is not None and twin.column is not None and twin.column.name is None:
+            return twin.column
         if name in self._catalog:
             return self._catalog[name]
         for key in (name, text, *(expected.texts if expected else ())):
