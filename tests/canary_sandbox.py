@@ -28,8 +28,8 @@ NAMES = {
     # What the services give out: as cookies and URLs have it.
     "flex session": "/+=&'<%",
     "flex token": "/+=&'<%",
-    "intelepeer token": AWKWARD,
-    "gooee token": AWKWARD,
+    "intelepeer token": "/+=&'<%",
+    "gooee token": "/+=&'<%",
     "khoros signature": "/+=&\"'<%",
     "gooee signature": "/+=&\"'<%",
 }

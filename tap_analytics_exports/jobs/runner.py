@@ -218,7 +218,7 @@ class Runner:
             except Busy as error:
                 logger.info("%s: waits for its place: %s", job, error)
                 trouble = error
-            self._wait(max(next(waits), trouble.after or 0.0), deadline, trouble, "no place for it was free")
+            self._wait(max(next(waits), trouble.after or 0.0), deadline, trouble, "it could not be triggered")
 
     def _send(self, job: Job, part: Part) -> None:
         """Send one trigger, with the ledger knowing of it before and after."""
