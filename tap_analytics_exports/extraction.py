@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -87,6 +87,7 @@ class Extraction:
         self._wanted = {name: Wanted() for name in self._chosen(streams)}
         self._jobs = Jobs(self.providers, settings, stop)
         self._places = Places(settings)
+        self._events = self._run()
         self._failed: list[Job] = []
         self._known: dict[str, set[str]] = {}  # the columns of which each stream's consumer knows
         self._read: set[str] = set()  # the streams of which there was a file
@@ -101,7 +102,8 @@ class Extraction:
         self.close(CLOSE_SECONDS / 2)
 
     def __iter__(self) -> Generator[Event]:
-        return self._run()
+        self._events = self._run()
+        return self._events
 
     @cached_property
     def streams(self) -> dict[str, Stream]:
@@ -134,6 +136,8 @@ class Extraction:
     def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """End all threads, waiting so long for them, and let other runs have the exports."""
         self._jobs.close(seconds)
+        with suppress(ValueError):  # it is being iterated, by another thread, and ends by itself
+            self._events.close()
         self._places.close()
 
     def log_out(self, seconds: float = LOG_OUT_SECONDS) -> None:
