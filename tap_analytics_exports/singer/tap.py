@@ -81,11 +81,11 @@ class TapAnalyticsExports(Tap):
         return []
 
     def _setup_signal_handlers(self) -> None:
-        """Nothing: `run` has its own, which do not write into the middle of a line."""
+        """Leave signals to `run`, whose handlers do not write into the middle of a line."""
 
     @classmethod
     def _own_settings_of_the_sdk(cls) -> Collection[str]:
-        """The names of the settings that the SDK reads itself, such as `stream_maps`."""
+        """List the settings that the SDK reads itself, such as `stream_maps`."""
         schema: dict[str, Any] = {}
         cls.append_builtin_config(schema)
         return list(schema["properties"])
@@ -102,7 +102,7 @@ class TapAnalyticsExports(Tap):
         return Extraction(self.settings, self._given_state)
 
     def discover_streams(self) -> list[Stream]:
-        """One stream an export, and the two that describe the run."""
+        """Make one stream an export, and the two that describe the run."""
         batch = self.settings.batch_config
         return [
             TapStream(self, stream, None if name in META_STREAMS else batch)
@@ -295,7 +295,7 @@ class TapAnalyticsExports(Tap):
 
 
 def _object_in(file: IO[str], what: str) -> dict[str, Any]:
-    """The JSON object that a file of the command line holds.
+    """Read the JSON object that a file of the command line holds.
 
     Raises:
         SettingsError: It holds none.
@@ -310,7 +310,7 @@ def _object_in(file: IO[str], what: str) -> dict[str, Any]:
 
 
 def _state_in(file: IO[str]) -> dict[str, Any]:
-    """A state, taken out of a STATE message, or of what Meltano wraps it in.
+    """Read a state, taken out of a STATE message, or of what Meltano wraps it in.
 
     Raises:
         SettingsError: It is none.
