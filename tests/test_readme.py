@@ -1,6 +1,5 @@
 """What the README and the pages in docs/ say holds."""
 
-import ast
 import json
 import re
 from datetime import UTC, datetime, timedelta
@@ -72,25 +71,45 @@ def test_every_json_block_is_a_configuration_a_part_of_one_or_a_state(block):
 
 @pytest.mark.parametrize("block", blocks("python").values(), ids=blocks("python"))
 def test_every_python_block_compiles(block):
-    ast.parse(block)
+    compile(block, "block", "exec")
 
 
-def test_the_example_of_the_library_runs(sandbox, tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def calls_of_two_days(sandbox, tmp_path, monkeypatch):
+    """A configuration in the working folder, whose last window's end is returned."""
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", PAGES["docs/library.md"], re.DOTALL)
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     config = sandbox.config(
         "intelepeer", ledger="", start_date=f"{today - timedelta(days=2)}", end_date=f"{today}"
     )
     (tmp_path / "config.json").write_text(json.dumps(config))
-    exec(compile(block, "docs/library.md", "exec"), {})
+    return today.isoformat()
+
+
+def run_example(page: str) -> None:
+    """Run the page's only block of Python."""
+    (block,) = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    exec(compile(block, page, "exec"), {})
+
+
+def test_the_example_of_the_readme_runs(calls_of_two_days, tmp_path, capsys):
+    run_example("README.md")
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("calls ") and line.endswith(" loaded") for line in said) == 2
+    assert "export_runs 1" in said
+    bookmarks = json.loads((tmp_path / "state.json").read_text())["bookmarks"]
+    assert bookmarks["calls"]["replication_key_value"] == calls_of_two_days
+
+
+def test_the_example_of_the_library_runs(calls_of_two_days, tmp_path, capsys):
+    run_example("docs/library.md")
     assert capsys.readouterr().out == ""
     runs = [json.loads(line) for line in (tmp_path / "export_runs.jsonl").read_text().splitlines()]
     assert {run["status"] for run in runs} <= {"loaded", "empty"}
     rows = sum(pq.read_metadata(path).num_rows for path in tmp_path.glob("rows/calls-*.parquet"))
     assert rows == sum(run["rows"] for run in runs if run["stream"] == "calls") > 0
-    state = json.loads((tmp_path / "state.json").read_text())
-    assert state["bookmarks"]["calls"]["replication_key_value"] == today.isoformat()
+    bookmarks = json.loads((tmp_path / "state.json").read_text())["bookmarks"]
+    assert bookmarks["calls"]["replication_key_value"] == calls_of_two_days
 
 
 @pytest.mark.parametrize("page", PAGES)
