@@ -1,4 +1,4 @@
-"""One export of a run: its columns, its windows, its place in the state and in the ledger."""
+"""One export of a run: its columns, its windows, its part of the state and of the ledger."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class ExportStream:
         return self.columns.known | self.own_columns
 
     def selects(self, name: str) -> bool:
-        """Whether a property is wanted, as keys always are."""
+        """Tell whether a property is wanted, as keys always are."""
         return name not in self._deselected or name in self.primary_key
 
     @property
@@ -177,7 +177,7 @@ class ExportStream:
         self.state.set_jobs([*self._waiting, *jobs])
 
     def _failed(self, entry: Entry, why: str, ledger: Ledger, tell: Callable[[Job], None]) -> Job:
-        """A job of an earlier run that is over."""
+        """Make a job of an earlier run that is over."""
         request = Request(
             self.export, entry.window and Window(*entry.window), None, entry.request, entry.export_id
         )
@@ -198,7 +198,7 @@ class ExportStream:
             return ()
 
     def _wanted_columns(self) -> tuple[str, ...] | None:
-        """The columns to ask the vendor for."""
+        """List the columns to ask the vendor for; None: all."""
         if not self._headers:
             return self.provider.wanted(self.export, None)
         selected = [header for header, name in self.columns.listed.items() if self.selects(name)]
@@ -222,7 +222,7 @@ class ExportStream:
         return to_do(grid, bookmark=bookmark, lookback=export.lookback or grid.length * 0, end=end)
 
     def _fingerprint(self, columns: Sequence[str] | None, window: Window | None) -> str:
-        """What tells whether two requests are the same, as 32 hexadecimal digits."""
+        """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request."""
         identity = {"base_url": self.provider.settings.base_url, **self.provider.identity(self.export)}
         span = window and [window.start.isoformat(), window.end.isoformat()]
         parts = [self.provider.name, identity, columns, span]

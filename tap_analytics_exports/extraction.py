@@ -1,4 +1,4 @@
-"""The core as a user of the library meets it: settings and a state in, rows and states out."""
+"""Run exports as a library: settings and a state in, rows and states out."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ class Extraction:
         self._raise_failures()
 
     def _plan(self) -> tuple[dict[str, list[PlannedWindow]], dict[str, list[Job]]]:
-        """The windows of all exports, and the jobs of earlier runs that are over, by stream."""
+        """Lay out the windows of all exports, and the jobs of earlier runs that are over, by stream."""
         end = min(now().replace(microsecond=0), self.settings.end_date or now())
         planned, told = {}, {}
         for export in self._exports:
@@ -195,7 +195,7 @@ class Extraction:
         return planned, told
 
     def _windows(self, export: ExportStream, windows: Sequence[PlannedWindow]) -> Generator[Event]:
-        """Everything of one export; windows behind one that failed would leave a gap, so none is written."""
+        """Yield all of one export; windows behind one that failed would leave a gap, so none is written."""
         for i, window in enumerate(windows):
             told = 0
             while window.job.outcome is not Outcome.WRITTEN:
@@ -212,7 +212,7 @@ class Extraction:
             self._jobs.leave(window)
 
     def _job(self, export: ExportStream, job: Job) -> Generator[Event]:
-        """The rows of a job that has ended, and what is to be told of it."""
+        """Yield the rows of a job that has ended, and what is to be told of it."""
         count = _Count()
         if job.outcome is None:
             try:
@@ -238,7 +238,7 @@ class Extraction:
             self._done(export, job)
 
     def _tell(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
-        """What `export_runs` gets of a job, and the log."""
+        """Tell `export_runs` of a job, and the log."""
         record = _cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
         if job.error is None:
             logger.info(
@@ -260,7 +260,7 @@ class Extraction:
             yield Ended(export.name, told, None if export.export.incremental else export.version)
 
     def _rows(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
-        """The rows of all files of a job, in their order, and then its bad ones."""
+        """Yield the rows of all files of a job, in their order, and then its bad ones."""
         from tap_analytics_exports.reading import WindowReader
 
         window = job.window
@@ -320,13 +320,13 @@ class Extraction:
         return self._records("rejected_rows", REJECTED_ROWS, records)
 
     def _records(self, stream: str, columns: Mapping[str, Column], records: list[dict[str, Any]]) -> Rows:
-        """Records of a stream that describes the run."""
+        """Make Rows of records of a stream that describes the run."""
         from tap_analytics_exports.columns.arrow import frame_of
 
         return Rows(stream, frame_of(records, columns), columns, {})
 
     def _checkpoint(self, export: ExportStream) -> Checkpoint:
-        """A state that is true of all rows so far, and of all jobs of all exports."""
+        """Make a state that is true of all rows so far, and of all jobs of all exports."""
         self._jobs.drain()
         for each in self._exports:
             each.set_jobs(self._jobs.open_jobs(each.name))
@@ -360,7 +360,11 @@ class Extraction:
     # What it is made of
 
     def _chosen(self, streams: Iterable[str] | None) -> set[str]:
-        """The names of the exports to run."""
+        """Find the names of the exports to run.
+
+        Raises:
+            SettingsError: There is no such export.
+        """
         known = [export.name for each in self.providers.values() for export in each.settings.all_exports]
         chosen = set(known if streams is None else streams) - {"export_runs", "rejected_rows"}
         if unknown := chosen - set(known):
@@ -418,7 +422,7 @@ class _Count:
 
 
 def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record without the secrets in what vendors said, or in a row's text, which else stays as it is."""
+    """Copy a record without secrets in what vendors said, or in a row's text, which else stays as it is."""
     cleaned = dict(record)
     for name, clean in (
         ("error", redaction.clean),
@@ -431,5 +435,5 @@ def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_types() -> dict[str, type[Any]]:
-    """The type of each installed provider's block, by its name."""
+    """List the type of each installed provider's block, by its name."""
     return {name: provider.settings_type for name, provider in installed().items()}

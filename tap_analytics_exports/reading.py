@@ -57,7 +57,7 @@ class WindowReader:
         self._bound: dict[tuple[str, ...], list[Bound]] = {}
 
     def frames(self) -> Generator[TypedFrame]:
-        """All rows of all files.
+        """Read all rows of all files, in their order.
 
         Raises:
             ExportFailed: A file can't be read, or its columns are not what they have to be.

@@ -116,9 +116,9 @@ class State:
         self._content["bookmarks"] = bookmarks
 
     def stream(self, name: str) -> StreamState:
-        """The part of a stream, made if need be."""
+        """Find the part of a stream, made if need be."""
         return StreamState(name, self._bookmarks.setdefault(name, {}))
 
     def dump(self) -> dict[str, Any]:
-        """The whole, as JSON, which does not change any more."""
+        """Copy the whole, as a dict that JSON can hold and that does not change any more."""
         return copy.deepcopy(self._content)

@@ -1,19 +1,44 @@
-"""What the README says holds."""
+"""What the README and the pages in docs/ say holds."""
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from conftest import run_tap
 
+from tap_analytics_exports.extraction import settings_types
+from tap_analytics_exports.settings import decode
+from tap_analytics_exports.state import State
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
+PAGES = {
+    str(path.relative_to(ROOT)): path.read_text()
+    for path in sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+}
 CONFIGURATIONS = [
     json.loads(block)
     for block in re.findall(r"```json\n(\{.*?\n\})\n```", README, re.DOTALL)
     if '"exports"' in block
 ]
+
+
+def blocks(language: str) -> dict[str, str]:
+    """All blocks of code in a language, by page and number."""
+    return {
+        f"{page}-{number}": block
+        for page, text in PAGES.items()
+        for number, block in enumerate(re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL))
+    }
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", re.sub("```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_each_provider_has_a_configuration_to_paste():
@@ -29,7 +54,93 @@ def test_a_pasted_configuration_is_accepted(config):
     assert len(names - {"export_runs", "rejected_rows"}) == 1
 
 
+@pytest.mark.parametrize("block", blocks("json").values(), ids=blocks("json"))
+def test_every_json_block_is_a_configuration_a_part_of_one_or_a_state(block):
+    given = json.loads(block if block.startswith("{") else f"{{{block}}}")
+    if "bookmarks" in given:
+        assert State(given).stream(next(iter(given["bookmarks"]))).bookmark
+        return
+    whole = CONFIGURATIONS[0]
+    if "columns" in given:
+        exports = [{**whole["flex_insights"]["exports"][0], **given}]
+        given = {"flex_insights": {**whole["flex_insights"], "exports": exports}}
+    if not given.keys() & settings_types().keys():
+        given = {**whole, **given}
+    decode({"start_date": "2026-01-01T00:00:00Z", **given}, settings_types())
+
+
+@pytest.mark.parametrize("block", blocks("python").values(), ids=blocks("python"))
+def test_every_python_block_compiles(block):
+    compile(block, "block", "exec")
+
+
+@pytest.fixture
+def calls_of_two_days(sandbox, tmp_path, monkeypatch):
+    """A configuration in the working folder, whose last window's end is returned."""
+    monkeypatch.chdir(tmp_path)
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    config = sandbox.config(
+        "intelepeer", ledger="", start_date=f"{today - timedelta(days=2)}", end_date=f"{today}"
+    )
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    return today.isoformat()
+
+
+def run_example(page: str) -> None:
+    """Run the page's only block of Python."""
+    (block,) = re.findall(r"```python\n(.*?)```", PAGES[page], re.DOTALL)
+    exec(compile(block, page, "exec"), {})
+
+
+def test_the_example_of_the_readme_runs(calls_of_two_days, tmp_path, capsys):
+    run_example("README.md")
+    said = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("calls ") and line.endswith(" loaded") for line in said) == 2
+    assert "export_runs 1" in said
+    bookmarks = json.loads((tmp_path / "state.json").read_text())["bookmarks"]
+    assert bookmarks["calls"]["replication_key_value"] == calls_of_two_days
+
+
+def test_the_example_of_the_library_runs(calls_of_two_days, tmp_path, capsys):
+    run_example("docs/library.md")
+    assert capsys.readouterr().out == ""
+    runs = [json.loads(line) for line in (tmp_path / "export_runs.jsonl").read_text().splitlines()]
+    assert {run["status"] for run in runs} <= {"loaded", "empty"}
+    rows = sum(pq.read_metadata(path).num_rows for path in tmp_path.glob("rows/calls-*.parquet"))
+    assert rows == sum(run["rows"] for run in runs if run["stream"] == "calls") > 0
+    bookmarks = json.loads((tmp_path / "state.json").read_text())["bookmarks"]
+    assert bookmarks["calls"]["replication_key_value"] == calls_of_two_days
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_within_the_repository_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", PAGES[page]):
+        path, _, anchor = target.partition("#")
+        found = (ROOT / page).parent.joinpath(path) if path else ROOT / page
+        assert found.exists(), target
+        if anchor:
+            assert anchor in anchors(found.read_text()), target
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("docs/")])
+def test_the_readme_leads_to_every_page(page):
+    assert f"]({page})" in README
+
+
+def test_every_file_and_folder_of_the_code_that_is_named_is_there():
+    names = re.findall(r"`([a-z_]+(?:/[a-z_]+)*(?:/|\.py))`", README.partition("## Work on it")[2])
+    assert {"settings/", "jobs/", "extraction.py"} <= set(names)
+    for name in names:
+        places = (
+            ROOT / name,
+            ROOT / "tap_analytics_exports" / name,
+            ROOT / "tap_analytics_exports/jobs" / name,
+        )
+        assert any(place.exists() for place in places), name
+
+
 def test_each_make_target_that_is_named_is_there():
     makefile = (ROOT / "Makefile").read_text()
-    for target in set(re.findall(r"`?make ([a-z]+)", README)):
+    pages = README + PAGES["CONTRIBUTING.md"]
+    for target in set(re.findall(r"(?:`|^)make ([a-z]+)", pages, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target

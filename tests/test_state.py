@@ -157,6 +157,19 @@ def test_what_is_saved_comes_back_and_nothing_of_a_dead_process_stays(tmp_path):
     assert [path.name for path in (tmp_path / "spool").iterdir()] == [entry(2).export_id]
 
 
+def test_an_entry_of_the_first_version_is_read_as_what_it_says(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    at = "2026-01-05T00:00:00.5+00:00"
+    fetched = {"file": "0-0", "name": "calls.csv", "size": 7, "rows": None}
+    part = {"window": JOB["window"], "submitted_at": at, "handle": JOB["handle"], "sent": True}
+    content = {**JOB, "parts": [{**part, "files": [fetched]}], "sha256": "ab" * 32, "written_at": at}
+    (tmp_path / "ledger" / f"{JOB['export_id']}.json").write_text(json.dumps(content))
+    (entry,) = ledger.entries()
+    assert (entry.request, entry.sha256, entry.triggered, entry.lost) == ("abc", "ab" * 32, True, False)
+    assert entry.written_at == entry.submitted_at == datetime.fromisoformat(at)
+    assert [file.name for file in entry.parts[0].files or ()] == ["calls.csv"]
+
+
 def test_two_runs_at_once_are_told_apart(tmp_path):
     first = Ledger(tmp_path / "ledger", tmp_path / "spool")
     with pytest.raises(AlreadyRunning, match="another run"):

@@ -399,7 +399,7 @@ def test_deselected_columns_and_streams_stay_out(sandbox):
 
 def test_original_names(sandbox):
     config = sandbox.config("flex_insights", column_names="original", ledger="")
-    config["flex_insights"]["exports"] = [config["flex_insights"]["exports"][1]]
+    config["flex_insights"]["exports"] = [{**config["flex_insights"]["exports"][1], "columns": {}}]
     result = run_tap(config)
     assert {"Kind", "Date", "Date_2"} <= set(result.records("flex_workload")[0])
 

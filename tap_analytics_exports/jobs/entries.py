@@ -88,7 +88,7 @@ class Entry(Struct, frozen=True):
         return any(part.sent and part.handle is None and part.files is None for part in self.parts)
 
     def to_state(self) -> dict[str, Any]:
-        """What the state says of it: how to find it again, and what it was asked for."""
+        """Say in the state how to find it again, and what it was asked for."""
         submitted_at = self.submitted_at
         parts = [
             {
@@ -108,7 +108,7 @@ class Entry(Struct, frozen=True):
 
 
 def entry_of_state(job: object) -> Entry | None:
-    """A job that a state names; None if it is none that can be gone on with."""
+    """Read a job that a state names; None if it is none that can be gone on with."""
     if not isinstance(job, dict):
         return None
     handle = job.get("handle")
@@ -125,7 +125,7 @@ def entry_of_state(job: object) -> Entry | None:
 
 
 def read_entry(content: object) -> Entry:
-    """An entry of plain JSON values.
+    """Read an entry of plain JSON values.
 
     Raises:
         msgspec.ValidationError: It is none.
@@ -140,7 +140,7 @@ def read_entry(content: object) -> Entry:
 
 
 def dump_window(window: Window | Span | None) -> list[str] | None:
-    """A window as JSON, in UTC."""
+    """Write a window as JSON: start and end in UTC, ISO 8601; None for a snapshot."""
     if window is None:
         return None
     start, end = (window.start, window.end) if isinstance(window, Window) else window

@@ -25,6 +25,7 @@ from typing import Any
 from tap_analytics_exports.jobs.entries import Entry, FileEntry, PartEntry, Span
 from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.providers.base import Handle, Request
+from tap_analytics_exports.redaction import clean
 from tap_analytics_exports.transport.download import LocalFile
 from tap_analytics_exports.windows import Window
 
@@ -55,7 +56,7 @@ class IllegalTransition(RuntimeError):
 
 
 def now() -> datetime:
-    """The time, in UTC."""
+    """Tell the time, in UTC."""
     return datetime.now(UTC)
 
 
@@ -77,7 +78,7 @@ class Part:
     files: list[LocalFile] | None = None
 
     def entry(self) -> PartEntry:
-        """What the ledger says of it."""
+        """Say of it what the ledger keeps."""
         files = None
         if self.files is not None:
             files = [FileEntry(file.path.name, file.name, file.size, file.rows) for file in self.files]
@@ -159,7 +160,7 @@ class Job:
         return self.triggered and self.outcome in (None, Outcome.SUSPENDED)
 
     def entry(self) -> Entry:
-        """What the ledger says of it."""
+        """Say of it what the ledger keeps."""
         with self.planned.lock:
             parts = [part.entry() for part in self.parts]
             error = self.error if self.outcome is Outcome.FAILED else None
@@ -176,7 +177,7 @@ class Job:
             part.phase, part.submitted_at = Phase.SENDING, now()
 
     def withdraw(self, part: Part, *, seen: bool) -> None:
-        """The vendor did not act on a trigger.
+        """Take a trigger back on which the vendor did not act.
 
         Args:
             part: The part.
@@ -188,7 +189,7 @@ class Job:
                 part.submitted_at = None
 
     def sent_as(self, part: Part, handle: Handle, export_id: str | None = None) -> None:
-        """The vendor has the part; where it was found there, perhaps under another id of ours."""
+        """Keep a part's handle, for the vendor has it; where it was found there, perhaps under another id."""
         with self._transition(part, Phase.PLANNED, Phase.SENDING):
             if export_id is not None:
                 self.resumed = export_id != self.export_id or part.phase is Phase.SENDING
@@ -199,24 +200,24 @@ class Job:
             part.submitted_at = part.submitted_at or now()
 
     def learn(self, part: Part, handle: Handle) -> None:
-        """The vendor calls a part by something else from now on."""
+        """Keep another handle of a part, by which the vendor calls it from now on."""
         with self._transition(part, Phase.SENT):
             part.handle = handle
 
     def ready(self, part: Part) -> None:
-        """The vendor has the part's files."""
+        """Note that the vendor has the part's files."""
         with self._transition(part, Phase.SENT):
             part.phase = Phase.READY
             self.ready_at = now()
 
     def fetch(self, part: Part, files: Sequence[LocalFile]) -> None:
-        """A part's files are here and proved; none: it has no rows."""
+        """Keep a part's files, which are here and proved; none: it has no rows."""
         with self._transition(part, Phase.SENT, Phase.READY):
             part.phase, part.files = Phase.FETCHED, list(files)
             self.downloaded_at = now() if files else self.downloaded_at
 
     def split(self, part: Part, halves: Sequence[Window]) -> None:
-        """Put parts of smaller windows in the place of one that was too large."""
+        """Replace a part that was too large by parts of smaller windows."""
         with self._transition(part, Phase.PLANNED, Phase.SENT, Phase.READY):
             index = self.parts.index(part)
             self.parts[index : index + 1] = [Part(replace(part.request, window=half)) for half in halves]
@@ -224,24 +225,24 @@ class Job:
     # Ends of a job
 
     def write(self) -> None:
-        """All rows are out, and the state that says so."""
+        """End the job: all its rows are out."""
         if any(part.phase is not Phase.FETCHED for part in self.parts):
             raise IllegalTransition(f"{self}: written before it was fetched")
         with self._end(Outcome.WRITTEN):
             self.written_at = now()
 
     def fail(self, why: str, *, refused: bool = False) -> None:
-        """The job is over, and no later run goes on with it."""
+        """End the job, with which no later run goes on."""
         with self._end(Outcome.FAILED):
-            self.error, self.refused = why, refused
+            self.error, self.refused = clean(why), refused
 
     def suspend(self, why: str, *, refused: bool = False) -> None:
-        """The job is over for this run; a later one goes on with it."""
+        """End the job for this run; a later one goes on with it."""
         with self._end(Outcome.SUSPENDED):
-            self.error, self.refused = why, refused
+            self.error, self.refused = clean(why), refused
 
     def retry(self, why: str, part: Part) -> Job:
-        """Fail, and let another job take this one's place, with all that its other parts have brought."""
+        """Fail, and hand all that the other parts have brought over to another job of the same window."""
         ledger = self.planned.ledger
         request = replace(self.request, export_id=new_export_id())
         with self.planned.lock:
@@ -259,7 +260,7 @@ class Job:
         return successor
 
     def finish(self) -> None:
-        """Its thread is done with the job: there is something to write, or to tell."""
+        """Hand the job over to who reads its rows: there is something to write, or to tell."""
         digest = self.sha256
         if self.outcome is None and digest is None:
             digest = _joined_sha256(self.files)  # not with the lock, for it may take a while
@@ -300,7 +301,7 @@ class PlannedWindow:
         last: The `export_id` of the stream's last snapshot, so that it is not taken for this one.
 
     Attributes:
-        attempts: Its jobs, each in the place of the one before.
+        attempts: Its jobs, each made when the one before had failed.
         lock: Held while any of its jobs changes.
         over: Whether it is of an earlier run, and only its end has to be told.
     """
@@ -345,7 +346,7 @@ class PlannedWindow:
 
 
 def new_export_id() -> str:
-    """An id for a job, unlike all others."""
+    """Make an id for a job, a UUID."""
     return str(uuid.uuid4())
 
 
@@ -363,7 +364,7 @@ def _adopted(request: Request[Any], entry: PartEntry, folder: Path) -> Part:
 
 
 def _still_there(folder: Path, entries: Sequence[FileEntry] | None) -> list[LocalFile] | None:
-    """The downloads that an entry speaks of, if all of them are where they were."""
+    """Find the downloads that an entry speaks of; None unless all of them are where they were."""
     if entries is None:
         return None
     files = [LocalFile(folder / entry.file, entry.name, entry.size, entry.rows) for entry in entries]
@@ -392,7 +393,7 @@ def _span(window: Window | None) -> Span | None:
 
 
 def run_record(job: Job, *, rows: int, rejected: int) -> dict[str, Any]:
-    """What `export_runs` says of a job that ended: timestamps as datetimes in UTC."""
+    """Make the record that `export_runs` has of a job that ended; timestamps are datetimes in UTC."""
     loaded = "loaded" if rows or rejected else "empty"
     window: Mapping[str, datetime | None] = {"window_start": None, "window_end": None}
     if job.window:

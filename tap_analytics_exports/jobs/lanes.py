@@ -43,7 +43,7 @@ class Lane:
             raise Refused(self.refusal)
 
     def size(self) -> int:
-        """How many windows no thread has taken."""
+        """Count the windows that no thread has taken."""
         return len(self._pending)
 
     def add(self, window: PlannedWindow) -> None:
@@ -67,7 +67,7 @@ class Lane:
             return None
 
     def give_back(self, window: PlannedWindow) -> None:
-        """Take note that a thread is done with a window; another try of it takes the same place."""
+        """Take note that a thread is done with a window; another try of it goes next."""
         with self._changed:
             if window not in self._windows:
                 return

@@ -60,7 +60,10 @@ class Ledger:
         return self._folder is not None
 
     def entries(self) -> list[Entry]:
-        """All entries, those with the newest trigger last; what belongs to none of them is removed."""
+        """Read all entries, those with the newest trigger last, and remove what belongs to none of them.
+
+        One that can't be read is left aside, renamed to `.unread`.
+        """
         found: list[Entry] = []
         for path in sorted(self._folder.glob("*.json")) if self._folder else ():
             try:
@@ -110,7 +113,7 @@ class Ledger:
         self.drop_files(export_id)
 
     def files(self, export_id: str) -> Path:
-        """The folder of a job's downloads, made if need be."""
+        """Find the folder of a job's downloads, made if need be, with mode 0700."""
         folder = self._spool / export_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder

@@ -35,7 +35,7 @@ class Places:
         self._ledgers: list[Ledger] = []
 
     def ledger(self, key: str) -> Ledger:
-        """An export's ledger, and the place of its downloads, which outlive a crash if the ledger does.
+        """Open an export's ledger, with a folder for downloads, which outlive a crash if the ledger does.
 
         Args:
             key: A name for what belongs to the export.
@@ -87,7 +87,7 @@ class Places:
 
 
 def _private(folder: Path) -> Path:
-    """A folder of ours that nobody else can look into.
+    """Make a folder of ours that nobody else can open.
 
     Raises:
         OSError: It is somebody else's.

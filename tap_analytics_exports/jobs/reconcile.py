@@ -81,7 +81,7 @@ def reconcile(
 def _has_served(
     entry: Entry, bookmark: datetime | None, last_export_id: str, now: datetime, *, wanted: bool
 ) -> bool:
-    """Whether a job's rows are safe, or too old, or nobody will ask for them."""
+    """Tell whether a job's rows are safe, or too old, or nobody will ask for them."""
     age = now - entry.last_submitted_at
     if entry.window is None:
         if entry.export_id == last_export_id:

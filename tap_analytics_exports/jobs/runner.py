@@ -126,7 +126,7 @@ class Runner:
                     raise
 
     def _fetch(self, job: Job, part: Part) -> list[LocalFile]:
-        """One remote run, from its trigger to its files here."""
+        """Carry out one remote run, from its trigger to its files here."""
         adopted = job.resumed and part.handle is not None
         if part.handle is None:
             self._trigger(job, part)
@@ -151,7 +151,7 @@ class Runner:
         return files
 
     def _remote_files(self, part: Part, deadline: datetime) -> Sequence[RemoteFile]:
-        """What a part made, asked for again while its server refuses in passing."""
+        """List what a part made, and ask again while its server refuses in passing."""
         waits = self._waits()
         while True:
             try:
@@ -283,7 +283,7 @@ class Runner:
             logger.warning("%s: not cancelled: %s", job, error)
 
     def _waits(self) -> Iterator[float]:
-        """Growing distances in seconds, with jitter.
+        """Yield growing waits in seconds, with jitter.
 
         They grow with a tenth of the wait so far, for it is by them that a job is seen too late; at first
         with half of it, where else polls would take more than half of the requests that the provider allows.

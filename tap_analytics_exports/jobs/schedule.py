@@ -1,8 +1,8 @@
 """All jobs of a run: carried out for all streams at once, handed out in their order.
 
 Each provider has a lane: as many threads as jobs may run there, each with one job from its trigger to its
-files on disk. Whoever reads the rows takes ended jobs in the order of its streams and windows, and hears of
-every trigger, so that it can say so in the state.
+files on disk. Whoever reads the rows takes ended jobs in the order of its streams and windows, and is told
+of every trigger, so that it can say so in the state.
 """
 
 from __future__ import annotations
@@ -66,11 +66,11 @@ class Jobs:
                 thread.start()
 
     def open_jobs(self, stream: str) -> list[dict[str, Any]]:
-        """What the state says of a stream's triggered jobs that are not all written, as of the last drain."""
+        """List a stream's triggered jobs that are not all written, as a state has them."""
         return list(self._open.get(stream, {}).values())
 
     def untold(self) -> list[Job]:
-        """Jobs that failed behind a window that failed, too, so that nobody has asked for them."""
+        """List jobs that failed behind a window that failed, too, so that nobody has asked for them."""
         jobs = [job for window in self._windows for job in window.attempts]
         return [job for job in jobs if job.outcome is Outcome.FAILED and not job.told]
 
@@ -126,13 +126,13 @@ class Jobs:
             thread.join(max(0.0, until - time.monotonic()))
 
     def drop_written(self) -> None:
-        """At the end of a run: what was written need not stay here, as long as its vendor still has it."""
+        """Drop the downloads of written jobs, at the end of a run, as their vendors still have them."""
         for job in self._written:
             if job.outcome is Outcome.WRITTEN:
                 job.planned.ledger.drop_files(job.export_id)
 
     def _notice(self, job: Job) -> bool:
-        """Take note of how a job is; whether the state has to say so at once."""
+        """Take note of how a job is, and tell whether the state has to say so at once."""
         window = job.planned
         jobs = self._open.setdefault(window.stream, {})
         if not window.job.open:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import codecs
 import csv
 import io
-import logging
 import re
 import struct
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse import unpack
+from tap_analytics_exports.redaction import clean_logger
 
 if TYPE_CHECKING:
     import zipfile
@@ -46,7 +46,7 @@ BYTE_ORDER_MARKS = {
 MARK = "tap-analytics-exports.mark"
 _MARKED = re.compile("[\ud800-\udfff]")
 
-logger = logging.getLogger("tap-analytics-exports.parse")
+logger = clean_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)

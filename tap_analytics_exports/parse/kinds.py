@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse import unpack
 from tap_analytics_exports.parse.base import Bytes, encoding_of
+from tap_analytics_exports.redaction import shown
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,9 +55,9 @@ def magic(start: bytes) -> str | None:
 
 def refused(opening: str, found: str, beginning: bytes | str) -> ExportFailed:
     """What to say of a file that is of another kind."""
-    shown = beginning if isinstance(beginning, str) else beginning[:SHOWN].decode("ascii", "backslashreplace")
+    text = beginning if isinstance(beginning, str) else beginning.decode("ascii", "backslashreplace")
     return ExportFailed(
-        f"{opening} but {found}; it begins with {shown[:SHOWN]!r}. See what the vendor "
+        f"{opening} but {found}; it begins with {shown(text, SHOWN)!r}. See what the vendor "
         "exports, and whether the export's settings are for it"
     )
 

@@ -7,7 +7,6 @@ export that has the workbook.
 from __future__ import annotations
 
 import json
-import logging
 import subprocess
 import sys
 import threading
@@ -20,12 +19,13 @@ import polars as pl
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse import base
+from tap_analytics_exports.redaction import clean_logger
 
 # Without its folder in the path of imports: modules there have names of the standard library's.
 READER = (sys.executable, "-P", str(Path(__file__).with_name("sheet.py")))
 SILENCE = 60.0
 
-logger = logging.getLogger("tap-analytics-exports.xlsx")
+logger = clean_logger(__name__)
 
 
 def frames(path: Path, dialect: base.Dialect) -> Iterator[base.TextFrame]:

@@ -5,7 +5,6 @@ An answer that can't be understood is malformed, and nothing else: it says nothi
 
 from __future__ import annotations
 
-import logging
 import math
 import re
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ import requests
 from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, TapError, Unreachable
-from tap_analytics_exports.redaction import clean, safe_url
+from tap_analytics_exports.redaction import clean, clean_logger, safe_url
 from tap_analytics_exports.transport.http import Http
 
 LIMIT = 16 << 20
@@ -33,7 +32,7 @@ _DEEP = 8  # levels of an error's JSON in which there may be something to say
 _COUNT = re.compile(r"(?:[0-9]+|[0-9]{1,3}(?:,[0-9]{3})+)(?:\.0+)?")
 _SHOWN = 300
 
-logger = logging.getLogger("tap-analytics-exports.answers")
+logger = clean_logger(__name__)
 
 T = TypeVar("T")
 H = TypeVar("H", bound=Struct)

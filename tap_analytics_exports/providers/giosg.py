@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -16,6 +15,7 @@ from msgspec import Meta, Struct
 from tap_analytics_exports.errors import ExportFailed, NoData
 from tap_analytics_exports.providers import answers
 from tap_analytics_exports.providers.base import Handle, JobState, Provider, Ready, Request
+from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import (
     Column,
     ColumnKind,
@@ -34,7 +34,7 @@ from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "giosg"
 
-logger = logging.getLogger("tap-analytics-exports.giosg")
+logger = clean_logger(__name__)
 
 # The causes that the download page gives for its status codes.
 _ADVICE = {

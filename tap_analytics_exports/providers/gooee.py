@@ -43,7 +43,7 @@ from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "gooee"
 
-logger = clean_logger("tap-analytics-exports.gooee")
+logger = clean_logger(__name__)
 
 # "Status Workflow" of the Analytics Export page.
 _STATES: Mapping[str, JobState] = {"queued": Running(), "running": Running(), "complete": Ready()}

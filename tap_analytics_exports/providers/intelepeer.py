@@ -45,7 +45,7 @@ from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"
 
-logger = clean_logger("tap-analytics-exports.intelepeer")
+logger = clean_logger(__name__)
 
 COMMON: dict[str, ColumnKind | Column] = {
     "EventName": "string",

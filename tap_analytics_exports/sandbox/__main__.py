@@ -49,7 +49,7 @@ COLUMNS: dict[str, dict[str, Any]] = {
         "Talk Time": _NUMBER,
         "Wrap Up Time": _NUMBER,
     },
-    "flex_workload": {"Date": _DATE, "date_2": _DATE, "Activity Time": {"type": "integer", "thousands": ","}},
+    "flex_workload": {"date": _DATE, "date_2": _DATE, "Activity Time": {"type": "integer", "thousands": ","}},
     "flex_missed": {"Date": _DATE},
     "calls": {"AnswerTime": "timestamp", "Duration": "integer", "Cost": "decimal"},
     "messages": {"Segments": "integer"},

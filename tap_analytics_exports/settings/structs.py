@@ -243,11 +243,11 @@ class TopLevel(Struct, kw_only=True):
     timezone: Annotated[
         ZoneName, about("Time zone", "IANA name of the zone whose midnight windows align to")
     ] = "UTC"
-    poll_interval: Annotated[Length, about("Poll interval", "First wait between two looks at a job")] = (
+    poll_interval: Annotated[Length, about("Poll interval", "First wait between two polls of a job")] = (
         timedelta(seconds=5)
     )
     poll_interval_max: Annotated[
-        Length, about("Longest poll interval", "Longest wait between two looks at a job")
+        Length, about("Longest poll interval", "Longest wait between two polls of a job")
     ] = timedelta(minutes=1)
     export_timeout: Annotated[
         Length,

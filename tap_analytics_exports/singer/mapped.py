@@ -25,10 +25,10 @@ def mapped(
     time_extracted: datetime,
     version: int | None = None,
 ) -> Iterator[bytes]:
-    """The messages, one a line, that stream maps make of records.
+    """Make the messages, one a line, that stream maps make of records.
 
     As JSON values they equal what the SDK writes; but it takes longer, for it writes with simplejson, and
-    looks at each value of each record for whether it is deselected, which no column of a frame is.
+    checks of each value of each record whether it is deselected, which no column of a frame is.
 
     Args:
         records: Selected properties only.
@@ -49,7 +49,7 @@ def mapped(
 
 
 def _document(record: dict[str, Any]) -> bytes:
-    """A record as the SDK writes it, by msgspec where that does the same."""
+    """Write a record as the SDK does, by msgspec where that does the same."""
     try:
         if _is_common(record.values()):
             return _encode(record)
@@ -59,7 +59,7 @@ def _document(record: dict[str, Any]) -> bytes:
 
 
 def _is_common(values: Collection[Any]) -> bool:
-    """Whether all is of types that msgspec writes like the SDK; a timestamp, for one, is not."""
+    """Tell whether all is of types that msgspec writes like the SDK; a timestamp, for one, is not."""
     if _SCALARS.issuperset(map(type, values)):
         return True
     for value in values:

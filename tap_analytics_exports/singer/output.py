@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 SLICE = 60 << 10
-"""Bytes between two looks at whether the run is to stop: a slow reader takes minutes for a frame's lines.
+"""Bytes between two checks of whether the run is to stop: a slow reader takes minutes for a frame's lines.
 
 With the rest of a line, this still fits into a pipe; what doesn't is written in two goes.
 """
@@ -62,7 +62,7 @@ class Output(SingerWriter):
 
 
 def _end_of_lines(view: memoryview, place: int) -> int:
-    """The first end of a line from a place on, behind its line break; hardly anything is copied for it."""
+    """Find the first end of a line from an index on, behind its line break; hardly anything is copied."""
     while place < len(view):
         found = bytes(view[place : place + _LOOK]).find(b"\n")
         if found >= 0:

@@ -1,4 +1,4 @@
-"""Signals ask a run to stop; what is heard in a handler would be written into the middle of a line."""
+"""Signals ask a run to stop; what a handler wrote would be in the middle of a line."""
 
 from __future__ import annotations
 

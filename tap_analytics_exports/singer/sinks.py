@@ -21,7 +21,7 @@ from tap_analytics_exports.writers import records
 from tap_analytics_exports.writers.batches import BatchFiles
 
 Body = Any
-"""What a sink makes of rows; nobody else looks into it."""
+"""What a sink makes of rows; nobody else reads it."""
 
 # So many at once become text, which takes several times the memory of a frame.
 _CELLS = 64_000
@@ -52,7 +52,7 @@ class Sink(ABC):
         """Let everything that was written be with the target."""
 
     def abandon(self) -> None:
-        """Take away what the target has not heard of."""
+        """Take away what the target was not told of."""
 
 
 class Lines(Sink):
@@ -131,7 +131,7 @@ class Batches(Sink):
 
 
 def sink_of(stream: TapStream, output: Output) -> Sink:
-    """The way for the rows of a stream's next window."""
+    """Choose the way for the rows of a stream's next window."""
     if not stream.passes_unchanged:
         return Mapped(stream, output)
     if stream.batch is None:

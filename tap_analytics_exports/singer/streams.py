@@ -57,7 +57,7 @@ class TapStream(Stream):
         return Wanted(columns, frozenset(name for name in self._columns if not self.mask["properties", name]))
 
     def know(self, columns: Mapping[str, Column]) -> bool:
-        """Learn of columns; whether the target has to hear of some."""
+        """Learn of columns, and tell whether the target has to be told of the schema."""
         new = [name for name in columns if name not in self._columns]
         self._columns |= {name: columns[name] for name in new}
         return bool(new) or not self.announced
@@ -67,11 +67,11 @@ class TapStream(Stream):
         self._columns, self.version = dict(stream.columns), stream.version
 
     def selects(self, name: str) -> bool:
-        """Whether a property is selected, as keys always are."""
+        """Tell whether a property is selected, as keys always are."""
         return name in self.primary_keys or self.mask["properties", name]
 
     def schema_messages(self) -> Iterable[Message]:
-        """The SCHEMA of what is sent from now on: the selected properties, as RECORD or BATCH have them."""
+        """Make the SCHEMA of what is sent from now on: the selected properties, as rows have them."""
         properties = {name: each for name, each in self._properties().items() if self.selects(name)}
         batch = self.batch
         if batch and batch.encoding.format == "parquet":  # no type of Parquet's comes back as any JSON value
@@ -86,7 +86,7 @@ class TapStream(Stream):
         return self._generate_schema_messages()
 
     def activate_version(self) -> Message:
-        """What lets a target remove the rows of former snapshots."""
+        """Make the message that lets a target remove the rows of former snapshots."""
         assert self.version is not None  # only snapshots are asked
         return ActivateVersionMessage(self.name, self.version)
 
@@ -109,7 +109,7 @@ class TapStream(Stream):
         )
 
     def _properties(self) -> dict[str, Any]:
-        """The JSON Schema of each column; ours are never null, but for a snapshot's window."""
+        """Make the JSON Schema of each column; ours are never null, but for a snapshot's window."""
         given = getattr(self, "_given", {})
         properties = {}
         for name, column in self._columns.items():
@@ -124,7 +124,7 @@ class TapStream(Stream):
     # What the SDK would do by itself
 
     def get_records(self, context: Mapping[str, Any] | None) -> Iterable[dict[str, Any]]:
-        """No record is made one by one."""
+        """Make no record: rows come from elsewhere."""
         return ()
 
     def _sync_records(

@@ -80,11 +80,11 @@ class TapAnalyticsExports(Tap):
         return []
 
     def _setup_signal_handlers(self) -> None:
-        """Nothing: `run` has its own, which do not write into the middle of a line."""
+        """Leave signals to `run`, whose handlers do not write into the middle of a line."""
 
     @classmethod
     def _own_settings_of_the_sdk(cls) -> Collection[str]:
-        """The names of the settings that the SDK reads itself, such as `stream_maps`."""
+        """List the settings that the SDK reads itself, such as `stream_maps`."""
         schema: dict[str, Any] = {}
         cls.append_builtin_config(schema)
         return list(schema["properties"])
@@ -101,7 +101,7 @@ class TapAnalyticsExports(Tap):
         return Extraction(self.settings, self._given_state)
 
     def discover_streams(self) -> list[Stream]:
-        """One stream an export, and the two that describe the run."""
+        """Make one stream an export, and the two that describe the run."""
         batch = self.settings.batch_config
         return [
             TapStream(self, stream, None if name in META_STREAMS else batch)

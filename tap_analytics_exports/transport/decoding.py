@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Iterator
 from itertools import chain
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse.unpack import GZIP
+from tap_analytics_exports.redaction import clean_logger
 
-logger = logging.getLogger("tap-analytics-exports.http")
+logger = clean_logger(__name__)
 
 _GZIP = frozenset({"gzip", "x-gzip"})
 # The registered ones that nobody asked for. All other words are none, though servers send some: `utf-8`,

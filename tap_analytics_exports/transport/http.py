@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 import time
@@ -26,7 +25,7 @@ from tap_analytics_exports.errors import (
     TapError,
     Unreachable,
 )
-from tap_analytics_exports.redaction import clean, safe_url
+from tap_analytics_exports.redaction import clean, clean_logger, safe_url
 from tap_analytics_exports.transport.answers import content, rest, validator, where, whole
 from tap_analytics_exports.transport.auth import Auth
 from tap_analytics_exports.transport.download import Body, Wanted
@@ -70,7 +69,7 @@ _FOR_ANYBODY = frozenset({"accept", "range", "if-range", "if-match"})
 
 _WHOLE = Wanted()
 
-logger = logging.getLogger("tap-analytics-exports.http")
+logger = clean_logger(__name__)
 
 
 class Http:
