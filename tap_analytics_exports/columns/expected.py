@@ -231,5 +231,5 @@ def two_such(text: str, first: Field, second: Field) -> ExportFailed:
     """What to say where a key of the settings may mean either of two columns."""
     return ExportFailed(
         f"the settings' column {text!r} may be the file's {first.text!r} (column {first.position + 1}) or "
-        f"{second.text!r} (column {second.position + 1}): name it by its exact header, or by its property, such as calls_2"
+        f"{second.text!r} (column {second.position + 1}): name it by its header, exactly, or its property"
     )
