@@ -336,7 +336,7 @@ STEPS = (
     Step("the ledger has an intent", seen=lambda watch: watch.entry(lambda entry: True)),
     Step(
         "the ledger has a handle",
-        seen=lambda watch: watch.entry(lambda entry: entry["handle"] is not None),
+        seen=lambda watch: watch.entry(lambda entry: entry["parts"][0]["handle"] is not None),
     ),
     Step("a STATE with a job", line=_has_job),
     Step("a look", seen=lambda watch: watch.asked(watch.scene.look), only=_waits),
