@@ -255,6 +255,14 @@ def test_a_size_that_was_announced_wrongly_is_not_gone_on_with(serve, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_is_announced_too_large_is_refused_before_it_arrives(serve, tmp_path):
+    peer = serve(Host(FILE, TAG, cuts=(100, 0, 0, 0)))
+    with pytest.raises(ExportFailed, match="more than 500 bytes"):
+        fetch(peer, tmp_path / "f", limit=500)
+    assert ranges(peer) == [None]
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_is_killed_in_the_middle_of_a_file_leaves_it_to_the_next(sandbox, tmp_path):
     config = sandbox.config("gooee")
     config["gooee"]["exports"] = config["gooee"]["exports"][:1]

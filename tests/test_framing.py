@@ -89,6 +89,15 @@ def test_some_answers_have_no_body_whatever_they_say(serve, method):
     assert Http("vendor", peer.origin).ask(method, "x").content == b""
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_a_body_that_can_not_come_is_not_waited_for(method, status):
+    with keeping(f"HTTP/1.1 {status} X\r\nContent-Length: 8\r\n\r\n".encode()) as (origin, connections):
+        client = Http("vendor", origin)
+        for _ in range(2):
+            assert client.ask(method, "x", answer_seconds=3).content == b""
+    assert len(connections) == 1
+
+
 # Chunks
 
 
