@@ -320,6 +320,31 @@ def test_a_job_refuses_what_can_not_follow(tmp_path):
             step()
 
 
+def test_the_ledger_follows_a_job_step_by_step(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    job = PlannedWindow("s", "p", Request(None, None, None, "a", new_export_id()), ledger, lambda _: None).job
+    (part,) = job.parts
+
+    def remembered() -> tuple[Any, ...]:
+        (entry,) = ledger.entries()
+        (one,) = entry.parts
+        return one.sent, one.submitted_at is not None, one.handle, entry.error
+
+    job.send(part)
+    assert remembered() == (True, True, None, None)
+    job.withdraw(part, seen=True)
+    assert remembered() == (False, True, None, None)
+    job.send(part)
+    job.withdraw(part, seen=False)
+    assert remembered() == (False, False, None, None)
+    job.sent_as(part, {"id": 1})
+    assert remembered() == (True, True, {"id": 1}, None)
+    job.learn(part, {"id": 2})
+    assert remembered() == (True, True, {"id": 2}, None)
+    job.fail("no")
+    assert remembered() == (True, True, {"id": 2}, "no")
+
+
 # Any death
 
 

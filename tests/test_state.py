@@ -174,6 +174,19 @@ def test_two_runs_at_once_are_told_apart(tmp_path):
     Ledger(tmp_path / "ledger", tmp_path / "spool").close()
 
 
+def test_folders_without_downloads_go_and_others_stay(tmp_path):
+    for kept in ([], [entry(1)]):
+        ledger = Ledger(tmp_path / "ledger", tmp_path / "all" / "spool")
+        for each in (entry(1), entry(2)):
+            ledger.files(each.export_id).joinpath("0-0").write_text("rows")
+        for each in (entry(1), entry(2)):
+            if each not in kept:
+                ledger.drop_files(each.export_id)
+        ledger.close()
+        assert [path.name for path in tmp_path.glob("all/spool/*")] == [each.export_id for each in kept]
+        assert (tmp_path / "all").exists() == bool(kept)
+
+
 def test_a_ledger_that_can_not_be_written_is_told_and_the_run_goes_on(tmp_path, caplog):
     ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
     (tmp_path / "ledger" / f"{entry(1).export_id}.new").mkdir()
