@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from tap_analytics_exports import extraction as core
 from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
 from tap_analytics_exports.events import Checkpoint, Ended, Event, Rows
 from tap_analytics_exports.extraction import Extraction
-from tap_analytics_exports.jobs.job import IllegalTransition, PlannedWindow, new_export_id
+from tap_analytics_exports.jobs.entries import Entry, FileEntry, PartEntry
+from tap_analytics_exports.jobs.job import IllegalTransition, Phase, PlannedWindow, new_export_id
 from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.providers.base import Request
 from tap_analytics_exports.windows import Window
@@ -137,6 +139,16 @@ def test_a_second_run_takes_what_is_new(tmp_path):
     run(settings(address, tmp_path, days=5), table, table.state)
     assert table.rows == expected(5)
     assert len(world.jobs) == 5
+
+
+def test_without_a_ledger_the_state_alone_carries_on_and_no_file_is_left(tmp_path):
+    address, world = vendor.world(script={"2026-01-02": ["retry", "ok"]})
+    table = Table()
+    run(settings(address, None, spool_dir=str(tmp_path)), table)
+    run(settings(address, None, spool_dir=str(tmp_path), days=5), table, table.state)
+    assert table.rows == expected(5)
+    assert len(world.jobs) == 6
+    assert not list(tmp_path.iterdir())
 
 
 def test_failed_exports_raise_at_the_end_and_leave_the_bookmark(tmp_path):
@@ -343,6 +355,33 @@ def test_the_ledger_follows_a_job_step_by_step(tmp_path):
     assert remembered() == (True, True, {"id": 2}, None)
     job.fail("no")
     assert remembered() == (True, True, {"id": 2}, "no")
+
+
+def test_a_job_that_is_found_at_the_vendor_goes_by_the_id_that_it_was_triggered_with(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    job = PlannedWindow("s", "p", Request(None, None, None, "a", new_export_id()), ledger, lambda _: None).job
+    earlier = new_export_id()
+    job.sent_as(job.parts[0], {"id": 1}, earlier)
+    assert (job.export_id, job.resumed) == (earlier, True)
+    assert [entry.export_id for entry in ledger.entries()] == [earlier]
+
+
+@pytest.mark.parametrize("here", [b"row", b"rows", b"worn", None])
+def test_only_a_download_that_is_as_it_was_is_not_fetched_again(tmp_path, here):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    planned = PlannedWindow("s", "p", Request(None, None, None, "a", ""), ledger, lambda _: None)
+    part = PartEntry(None, datetime.now(UTC), {"id": 1}, True, [FileEntry("0-0", "f", 4, 1)])
+    entry = Entry(new_export_id(), None, "a", [part], hashlib.sha256(b"rows").hexdigest())
+    if here is not None:
+        (ledger.files(entry.export_id) / "0-0").write_bytes(here)
+    planned.adopt(entry)
+    (adopted,) = planned.job.parts
+    assert adopted.handle == {"id": 1}
+    if here == b"rows":
+        assert (adopted.phase, planned.job.sha256) == (Phase.FETCHED, entry.sha256)
+        assert [(file.name, file.rows) for file in planned.job.files] == [("f", 1)]
+    else:
+        assert (adopted.phase, planned.job.sha256, planned.job.files) == (Phase.SENT, None, [])
 
 
 # Any death
