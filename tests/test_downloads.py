@@ -149,10 +149,11 @@ def test_a_file_that_is_another_now_begins_anew(serve, tmp_path):
         response(206, FILE[100:], TAG, f"Content-Range: bytes 100-{len(FILE)}/{len(FILE)}"),
         response(206, FILE[100:], 'ETag: "two"', f"Content-Range: bytes 100-{len(FILE) - 1}/{len(FILE)}"),
         response(206, FILE[100:], f"Content-Range: bytes 100-{len(FILE) - 1}/{len(FILE)}"),
+        response(206, FILE[100:], TAG, GZIP, f"Content-Range: bytes 100-{len(FILE) - 1}/{len(FILE)}"),
         response(206, FILE[100:], TAG),
         response(416, b"", f"Content-Range: bytes */{len(FILE)}"),
     ],
-    ids=["start", "total", "no total", "end", "tag", "no tag", "no range", "416"],
+    ids=["start", "total", "no total", "end", "tag", "no tag", "packed", "no range", "416"],
 )
 def test_a_part_that_does_not_fit_begins_anew(serve, tmp_path, second):
     first = response(200, FILE, TAG)

@@ -24,6 +24,7 @@ from tap_analytics_exports.jobs.entries import Entry, FileEntry, PartEntry
 from tap_analytics_exports.jobs.job import IllegalTransition, Phase, PlannedWindow, new_export_id
 from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.providers.base import Request
+from tap_analytics_exports.transport.download import LocalFile
 from tap_analytics_exports.windows import Window
 
 
@@ -382,6 +383,28 @@ def test_only_a_download_that_is_as_it_was_is_not_fetched_again(tmp_path, here):
         assert [(file.name, file.rows) for file in planned.job.files] == [("f", 1)]
     else:
         assert (adopted.phase, planned.job.sha256, planned.job.files) == (Phase.SENT, None, [])
+
+
+def test_what_the_parts_of_a_job_have_brought_is_handed_to_the_next_try(tmp_path):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    request = Request(None, Window(START, START + 2 * DAY), None, "a", new_export_id())
+    planned = PlannedWindow("s", "p", request, ledger, lambda _: None)
+    job = planned.job
+    job.split(job.parts[0], [Window(START, START + DAY), Window(START + DAY, START + 2 * DAY)])
+    first, second = job.parts
+    for part in job.parts:
+        job.sent_as(part, {"id": 1})
+    path = ledger.files(job.export_id) / "0-0"
+    path.write_bytes(b"rows")
+    job.fetch(first, [LocalFile(path, "f", 4, 1)])
+    successor = job.retry("it passes", second)
+    assert planned.job is successor
+    assert [file.path.read_bytes() for file in successor.files] == [b"rows"]
+    entries = {entry.export_id: entry for entry in ledger.entries()}
+    assert entries[job.export_id].error == "it passes"
+    kept, again = entries[successor.export_id].parts
+    assert kept.files == [FileEntry("0-0", "f", 4, 1)]
+    assert (again.sent, again.handle, again.files) == (False, None, None)
 
 
 # Any death

@@ -262,8 +262,9 @@ def test_what_is_packed_twice_is_unpacked_twice(serve):
     assert read(serve(always(response(200, gzipped(gzipped(CSV)), "Content-Encoding: gzip, gzip")))) == CSV
 
 
-def test_bytes_behind_a_packed_body_are_left_out_and_told(serve, caplog):
-    assert read(serve(always(response(200, gzipped(CSV) + b"\0\0\0", GZIP)))) == CSV
+@pytest.mark.parametrize("behind", [b"\0\0\0", b"\x1f\0\0"])
+def test_bytes_behind_a_packed_body_are_left_out_and_told(serve, caplog, behind):
+    assert read(serve(always(response(200, gzipped(CSV) + behind, GZIP)))) == CSV
     assert "behind the end" in caplog.text
 
 

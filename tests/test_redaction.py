@@ -89,6 +89,16 @@ def test_a_secret_is_found_in_every_form(form):
         assert len(left) < len(FORMS[form](SECRET)) - 20
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "first", "last"), [("abc", "def", 4, 24), (".", "!", 1, 22), ("me", "?", 2, 23)]
+)
+def test_of_base64_the_letters_that_hold_the_secret_are_masked_and_no_others(before, after, first, last):
+    secret = "Tr0ub4dor&3-xyz"
+    hide(secret)
+    text = b64(f"{before}{secret}{after}".encode())
+    assert clean(text) == f"{text[:first]}***{text[last:]}"
+
+
 def telling(secret: str) -> bool:
     """Whether no part of a secret may be a word, or a line of the same character."""
     parts = [secret[i : i + 8] for i in range(len(secret) - 7)]
@@ -136,6 +146,7 @@ def test_parts_that_are_words_stay_in_messages():
     assert clean(said) == said
     assert clean("token kJ8s0dkA… refused") == "token ***… refused"
     assert clean("insights-pass") == "***"
+    assert clean("what an xinsights is, or insightsx") == "what an x*** is, or ***x"
 
 
 @pytest.mark.parametrize("secret", ["a", "42", "key", "a/b="])
