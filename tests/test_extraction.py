@@ -407,6 +407,20 @@ def test_what_the_parts_of_a_job_have_brought_is_handed_to_the_next_try(tmp_path
     assert (again.sent, again.handle, again.files) == (False, None, None)
 
 
+@pytest.mark.parametrize(
+    ("handle", "sent", "phase"),
+    [({"id": 1}, True, Phase.SENT), (None, True, Phase.SENDING), (None, False, Phase.PLANNED)],
+)
+def test_a_job_of_an_earlier_run_is_where_that_left_it(tmp_path, handle, sent, phase):
+    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
+    planned = PlannedWindow("s", "p", Request(None, None, None, "a", ""), ledger, lambda _: None)
+    entry = Entry(new_export_id(), None, "a", [PartEntry(None, datetime.now(UTC), handle, sent)])
+    planned.adopt(entry)
+    job = planned.job
+    assert (job.parts[0].phase, job.resumed, job.triggered) == (phase, bool(handle), bool(handle))
+    assert job.entry() == entry
+
+
 # Any death
 
 

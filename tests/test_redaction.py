@@ -297,6 +297,14 @@ def test_every_handler_gets_clean_records(written):
     assert text().count("***") > 10
 
 
+def test_a_secret_that_is_a_number_leaves_the_level_of_a_record():
+    hide(str(logging.WARNING))
+    record = logging.makeLogRecord({"levelno": logging.WARNING, "msg": "30 of 40", "count": 30})
+    redaction.CleanFilter().filter(record)
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, "*** of 40")
+    assert record.count == "***"
+
+
 def test_a_record_without_secrets_keeps_its_parts(written):
     logger, text = written
     hide(SECRET)
