@@ -214,7 +214,12 @@ def test_what_is_no_bundle_is_named(tmp_path):
         assert "is no PEM file" in (bundle_problem(str(tmp_path / name)) or "")
 
 
-def test_a_certificate_that_is_not_trusted_is_named_with_the_setting_at_once(secure):
+@pytest.mark.parametrize("usual", [None, requests.certs.where()])
+def test_a_certificate_that_is_not_trusted_is_named_with_the_setting_at_once(secure, monkeypatch, usual):
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    if usual is not None:
+        monkeypatch.setenv("SSL_CERT_FILE", usual)
     with pytest.raises(Unreachable, match=r"not trusted .*set ca_bundle") as failure:
         Http("vendor", secure.origin).ask("GET", "x")
     assert not failure.value.sent

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from singer_sdk.logging import StructuredFormatter
 
 from tap_analytics_exports import redaction
-from tap_analytics_exports.redaction import clean, clean_data, clean_logger, hide, shown
+from tap_analytics_exports.redaction import clean, clean_data, clean_logger, hide, safe_url, shown
 from tap_analytics_exports.settings import secrets
 
 SECRET = "Kx/9+=&\"'<% é7aQz\\pW2;m"
@@ -199,6 +199,11 @@ def test_a_private_key_is_found_however_its_lines_are_folded(fold):
 def test_urls_lose_their_queries_and_users(text, cleaned):
     assert clean(text) == cleaned
     assert clean_data(text) == text
+
+
+def test_a_safe_url_says_where_and_no_more():
+    assert safe_url("https://u:p@h.example:1/p/q?sig=1#x") == "https://h.example:1/p/q"
+    assert safe_url("https://[u:p@h/p") == "***"
 
 
 def test_what_is_shown_was_cleaned_before_it_was_cut():

@@ -260,4 +260,7 @@ def test_the_ledger_knows_more_than_the_state(caplog):
 
 def test_the_folders_are_of_our_own_making(tmp_path):
     ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
-    assert ledger.files(entry(1).export_id).parent == Path(tmp_path / "spool")
+    files = ledger.files(entry(1).export_id)
+    assert files.parent == Path(tmp_path / "spool")
+    for path in (tmp_path / "ledger", tmp_path / "ledger" / "lock", files):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
