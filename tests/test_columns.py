@@ -368,6 +368,14 @@ def test_dates_of_cells_are_read_as_such_whatever_the_format():
     assert [row.raw for row in bad] == ["2026-02-01,0"]  # which may be either, and is not guessed
 
 
+def test_a_cell_that_is_a_date_at_midnight_is_a_date_without_a_format():
+    caster = columns({"d": "date"})
+    text = frame(["d"], [["2026-02-21T00:00:00"], ["2026-02-22"], ["2026-02-23T00:00:01"]])
+    typed, bad = caster.cast(TextFrame(text.header, text.rows, [], dated=True), caster.bind(["d"]))
+    assert typed["d"].to_list() == [dt.date(2026, 2, 21), dt.date(2026, 2, 22)]
+    assert [row.raw for row in bad] == ["2026-02-23T00:00:01"]
+
+
 def test_why_an_integer_with_an_exponent_is_bad():
     caster = columns({"x": "integer"})
     _, (row,) = caster.cast(frame(["x"], [["9.007199254740992e+15"]]), caster.bind(["x"]))

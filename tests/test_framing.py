@@ -324,6 +324,14 @@ def test_of_an_error_that_is_too_large_the_beginning_is_read(serve):
     assert "answered 400 too much" in client.message(answer)
 
 
+def test_a_body_comes_in_chunks_of_a_bounded_size(serve):
+    peer = serve(always(response(200, bytes(32 << 20))))
+    with Http("vendor", peer.origin).body("GET", "file", check=fine) as body:
+        sizes = [len(chunk) for chunk in body.chunks]
+    assert sum(sizes) == 32 << 20
+    assert max(sizes) < 2 << 20
+
+
 def test_an_answer_that_drips_for_ever_ends(serve, monkeypatch):
     monkeypatch.setattr(http, "ANSWER_SECONDS", 0.6)
     monkeypatch.setattr(http, "_TRIES", 1)
