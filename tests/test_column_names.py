@@ -382,6 +382,14 @@ def test_what_the_provider_lists_is_known_before_it_is_seen():
     assert knows.unmatched() == ["ssn"]
 
 
+def test_a_file_may_have_a_listed_column_by_its_property():
+    knows = columns(headers=["Talk Time", "Calls"], dictionary={"Talk Time": "integer"})
+    assert [(each.name, each.column.type) for each in knows.bind(["talk_time", "CALLS"])] == [
+        ("talk_time", "integer"),
+        ("calls", "string"),
+    ]
+
+
 def test_of_listed_headers_that_repeat_each_has_its_own_type():
     knows = columns({"date": "date", "date_2": "timestamp"}, headers=["Date", "Date"])
     assert {name: column.type for name, column in knows.known.items()} == {

@@ -368,6 +368,14 @@ def test_dates_of_cells_are_read_as_such_whatever_the_format():
     assert [row.raw for row in bad] == ["2026-02-01,0"]  # which may be either, and is not guessed
 
 
+def test_a_cell_that_is_a_date_at_midnight_is_a_date_without_a_format():
+    caster = columns({"d": "date"})
+    text = frame(["d"], [["2026-02-21T00:00:00"], ["2026-02-22"], ["2026-02-23T00:00:01"]])
+    typed, bad = caster.cast(TextFrame(text.header, text.rows, [], dated=True), caster.bind(["d"]))
+    assert typed["d"].to_list() == [dt.date(2026, 2, 21), dt.date(2026, 2, 22)]
+    assert [row.raw for row in bad] == ["2026-02-23T00:00:01"]
+
+
 def test_why_an_integer_with_an_exponent_is_bad():
     caster = columns({"x": "integer"})
     _, (row,) = caster.cast(frame(["x"], [["9.007199254740992e+15"]]), caster.bind(["x"]))
@@ -378,6 +386,7 @@ def test_booleans():
     true, false = ["true", "T", "Yes", "y", "1", "TRUE"], ["FALSE", "f", "no", "N", "0", "False"]
     assert cast("boolean", true + false) == [True] * 6 + [False] * 6
     assert cast("boolean", ["on", "2", "", " true", "ja", "01"]) == [KeyError] * 6
+    assert cast("boolean", ["true", "", "false"]) == [True, KeyError, False]
 
 
 DATES = st.dates().map(str) | st.from_regex(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", fullmatch=True)

@@ -149,10 +149,11 @@ def test_a_file_that_is_another_now_begins_anew(serve, tmp_path):
         response(206, FILE[100:], TAG, f"Content-Range: bytes 100-{len(FILE)}/{len(FILE)}"),
         response(206, FILE[100:], 'ETag: "two"', f"Content-Range: bytes 100-{len(FILE) - 1}/{len(FILE)}"),
         response(206, FILE[100:], f"Content-Range: bytes 100-{len(FILE) - 1}/{len(FILE)}"),
+        response(206, FILE[100:], TAG, GZIP, f"Content-Range: bytes 100-{len(FILE) - 1}/{len(FILE)}"),
         response(206, FILE[100:], TAG),
         response(416, b"", f"Content-Range: bytes */{len(FILE)}"),
     ],
-    ids=["start", "total", "no total", "end", "tag", "no tag", "no range", "416"],
+    ids=["start", "total", "no total", "end", "tag", "no tag", "packed", "no range", "416"],
 )
 def test_a_part_that_does_not_fit_begins_anew(serve, tmp_path, second):
     first = response(200, FILE, TAG)
@@ -252,6 +253,14 @@ def test_a_size_that_was_announced_wrongly_is_not_gone_on_with(serve, tmp_path):
     with pytest.raises(ExportFailed, match="where 5 were announced"):
         download(remote(peer, size=5), tmp_path / "f")
     assert ranges(peer) == [None] * 3
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_that_is_announced_too_large_is_refused_before_it_arrives(serve, tmp_path):
+    peer = serve(Host(FILE, TAG, cuts=(100, 0, 0, 0)))
+    with pytest.raises(ExportFailed, match="more than 500 bytes"):
+        fetch(peer, tmp_path / "f", limit=500)
+    assert ranges(peer) == [None]
     assert not list(tmp_path.iterdir())
 
 

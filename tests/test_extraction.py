@@ -19,9 +19,7 @@ from tap_analytics_exports import extraction as core
 from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
 from tap_analytics_exports.events import Checkpoint, Ended, Event, Rows
 from tap_analytics_exports.extraction import Extraction
-from tap_analytics_exports.jobs.job import IllegalTransition, PlannedWindow, new_export_id
 from tap_analytics_exports.jobs.ledger import Ledger
-from tap_analytics_exports.providers.base import Request
 from tap_analytics_exports.windows import Window
 
 
@@ -137,6 +135,16 @@ def test_a_second_run_takes_what_is_new(tmp_path):
     run(settings(address, tmp_path, days=5), table, table.state)
     assert table.rows == expected(5)
     assert len(world.jobs) == 5
+
+
+def test_without_a_ledger_the_state_alone_carries_on_and_no_file_is_left(tmp_path):
+    address, world = vendor.world(script={"2026-01-02": ["retry", "ok"]})
+    table = Table()
+    run(settings(address, None, spool_dir=str(tmp_path)), table)
+    run(settings(address, None, spool_dir=str(tmp_path), days=5), table, table.state)
+    assert table.rows == expected(5)
+    assert len(world.jobs) == 6
+    assert not list(tmp_path.iterdir())
 
 
 def test_failed_exports_raise_at_the_end_and_leave_the_bookmark(tmp_path):
@@ -295,29 +303,6 @@ def test_a_window_of_bad_rows_alone_fails_and_its_rows_are_told(tmp_path):
             if isinstance(event, Rows) and event.stream == "rejected_rows":
                 rejected += event.batch.to_pylist()
     assert [row["row_number"] for row in rejected] == [1, 2, 3, 4]
-
-
-def test_a_job_refuses_what_can_not_follow(tmp_path):
-    ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
-    request = Request(None, None, None, "a", new_export_id())
-    job = PlannedWindow("s", "p", request, ledger, lambda _: None).job
-    (part,) = job.parts
-    for step in (
-        lambda: job.ready(part),
-        lambda: job.fetch(part, []),
-        lambda: job.withdraw(part, seen=True),
-        job.write,
-    ):
-        with pytest.raises(IllegalTransition):
-            step()
-    job.send(part)
-    job.sent_as(part, {})
-    with pytest.raises(IllegalTransition):
-        job.send(part)
-    job.fail("no")
-    for step in (lambda: job.fail("twice"), lambda: job.ready(part), lambda: job.suspend("no")):
-        with pytest.raises(IllegalTransition):
-            step()
 
 
 # Any death

@@ -89,6 +89,15 @@ def test_some_answers_have_no_body_whatever_they_say(serve, method):
     assert Http("vendor", peer.origin).ask(method, "x").content == b""
 
 
+@pytest.mark.parametrize(("method", "status"), [("HEAD", 200), ("GET", 204), ("GET", 304)])
+def test_a_body_that_can_not_come_is_not_waited_for(method, status):
+    with keeping(f"HTTP/1.1 {status} X\r\nContent-Length: 8\r\n\r\n".encode()) as (origin, connections):
+        client = Http("vendor", origin)
+        for _ in range(2):
+            assert client.ask(method, "x", answer_seconds=3).content == b""
+    assert len(connections) == 1
+
+
 # Chunks
 
 
@@ -253,8 +262,9 @@ def test_what_is_packed_twice_is_unpacked_twice(serve):
     assert read(serve(always(response(200, gzipped(gzipped(CSV)), "Content-Encoding: gzip, gzip")))) == CSV
 
 
-def test_bytes_behind_a_packed_body_are_left_out_and_told(serve, caplog):
-    assert read(serve(always(response(200, gzipped(CSV) + b"\0\0\0", GZIP)))) == CSV
+@pytest.mark.parametrize("behind", [b"\0\0\0", b"\x1f\0\0"])
+def test_bytes_behind_a_packed_body_are_left_out_and_told(serve, caplog, behind):
+    assert read(serve(always(response(200, gzipped(CSV) + behind, GZIP)))) == CSV
     assert "behind the end" in caplog.text
 
 
@@ -312,6 +322,14 @@ def test_of_an_error_that_is_too_large_the_beginning_is_read(serve):
     answer = client.ask("GET", "x")
     assert len(answer.content) == answers.LARGEST_ANSWER
     assert "answered 400 too much" in client.message(answer)
+
+
+def test_a_body_comes_in_chunks_of_a_bounded_size(serve):
+    peer = serve(always(response(200, bytes(32 << 20))))
+    with Http("vendor", peer.origin).body("GET", "file", check=fine) as body:
+        sizes = [len(chunk) for chunk in body.chunks]
+    assert sum(sizes) == 32 << 20
+    assert max(sizes) < 2 << 20
 
 
 def test_an_answer_that_drips_for_ever_ends(serve, monkeypatch):

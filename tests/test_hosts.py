@@ -71,6 +71,7 @@ def names(monkeypatch) -> dict[str, str]:
         "ff02::1",
         "::ffff:127.0.0.1",
         "::ffff:169.254.169.254",
+        "::ffff:100.64.0.1",
         "64:ff9b::a9fe:a9fe",
         "2002:7f00:1::",
     ],
@@ -94,6 +95,7 @@ def test_a_public_address_is_not(names, address):
         ("http://127.0.0.1:8080", "127.0.0.1", True),
         ("http://localhost", "127.0.0.1", True),
         ("http://10.0.0.1", "169.254.169.254", False),
+        ("http://10.0.0.1", "::ffff:169.254.169.254", False),
         ("http://127.0.0.1", "169.254.169.254", False),
         ("http://169.254.1.1", "169.254.169.254", True),
         ("http://nobody.invalid", "127.0.0.1", False),
@@ -214,7 +216,12 @@ def test_what_is_no_bundle_is_named(tmp_path):
         assert "is no PEM file" in (bundle_problem(str(tmp_path / name)) or "")
 
 
-def test_a_certificate_that_is_not_trusted_is_named_with_the_setting_at_once(secure):
+@pytest.mark.parametrize("usual", [None, requests.certs.where()])
+def test_a_certificate_that_is_not_trusted_is_named_with_the_setting_at_once(secure, monkeypatch, usual):
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    if usual is not None:
+        monkeypatch.setenv("SSL_CERT_FILE", usual)
     with pytest.raises(Unreachable, match=r"not trusted .*set ca_bundle") as failure:
         Http("vendor", secure.origin).ask("GET", "x")
     assert not failure.value.sent

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from singer_sdk.logging import StructuredFormatter
 
 from tap_analytics_exports import redaction
-from tap_analytics_exports.redaction import clean, clean_data, clean_logger, hide, shown
+from tap_analytics_exports.redaction import clean, clean_data, clean_logger, hide, safe_url, shown
 from tap_analytics_exports.settings import secrets
 
 SECRET = "Kx/9+=&\"'<% é7aQz\\pW2;m"
@@ -89,6 +89,16 @@ def test_a_secret_is_found_in_every_form(form):
         assert len(left) < len(FORMS[form](SECRET)) - 20
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "first", "last"), [("abc", "def", 4, 24), (".", "!", 1, 22), ("me", "?", 2, 23)]
+)
+def test_of_base64_the_letters_that_hold_the_secret_are_masked_and_no_others(before, after, first, last):
+    secret = "Tr0ub4dor&3-xyz"
+    hide(secret)
+    text = b64(f"{before}{secret}{after}".encode())
+    assert clean(text) == f"{text[:first]}***{text[last:]}"
+
+
 def telling(secret: str) -> bool:
     """Whether no part of a secret may be a word, or a line of the same character."""
     parts = [secret[i : i + 8] for i in range(len(secret) - 7)]
@@ -136,6 +146,7 @@ def test_parts_that_are_words_stay_in_messages():
     assert clean(said) == said
     assert clean("token kJ8s0dkA… refused") == "token ***… refused"
     assert clean("insights-pass") == "***"
+    assert clean("what an xinsights is, or insightsx") == "what an x*** is, or ***x"
 
 
 @pytest.mark.parametrize("secret", ["a", "42", "key", "a/b="])
@@ -188,6 +199,11 @@ def test_a_private_key_is_found_however_its_lines_are_folded(fold):
 def test_urls_lose_their_queries_and_users(text, cleaned):
     assert clean(text) == cleaned
     assert clean_data(text) == text
+
+
+def test_a_safe_url_says_where_and_no_more():
+    assert safe_url("https://u:p@h.example:1/p/q?sig=1#x") == "https://h.example:1/p/q"
+    assert safe_url("https://[u:p@h/p") == "***"
 
 
 def test_what_is_shown_was_cleaned_before_it_was_cut():
@@ -284,6 +300,14 @@ def test_every_handler_gets_clean_records(written):
     assert not leaks(text())
     assert "the inner one ***" in text()
     assert text().count("***") > 10
+
+
+def test_a_secret_that_is_a_number_leaves_the_level_of_a_record():
+    hide(str(logging.WARNING))
+    record = logging.makeLogRecord({"levelno": logging.WARNING, "msg": "30 of 40", "count": 30})
+    redaction.CleanFilter().filter(record)
+    assert (record.levelno, record.getMessage()) == (logging.WARNING, "*** of 40")
+    assert record.count == "***"
 
 
 def test_a_record_without_secrets_keeps_its_parts(written):

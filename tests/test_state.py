@@ -70,6 +70,7 @@ def left(*entries: Entry, now: datetime = NOW, bookmark: datetime | None = None,
 @example({"bookmarks": {"s": {"jobs": [{**JOB, "export_id": "../../../home"}]}}})
 @example({"bookmarks": {"s": {"jobs": [{**JOB, "window": ["9999-12-31T23:59:59-14:00", "0001-01-01"]}]}}})
 @example({"bookmarks": {"s": {"replication_key_value": "0001-01-01T00:00:00+14:00"}}})
+@example({"bookmarks": ["s"]})
 @settings(max_examples=300, suppress_health_check=[HealthCheck.filter_too_much])
 def test_any_state_is_read_or_refused_in_words(given_state):
     try:
@@ -93,6 +94,8 @@ def test_a_job_of_a_state_comes_back_as_it_was():
     split = entry_of_state({**JOB, "handle": halves})
     assert split is not None
     assert [part.handle for part in split.parts] == [{"id": 1}, {"id": 2}]
+    windows = [{key: part[key] for key in ("window", "submitted_at", "handle")} for part in halves["parts"]]
+    assert split.to_state() == {**JOB, "handle": {"parts": windows}}
 
 
 @pytest.mark.parametrize("export_id", ["", "..", "a/b", "/etc", JOB["export_id"] + "\n", 7, None])
@@ -102,6 +105,12 @@ def test_what_is_no_id_of_ours_is_left_aside_and_told(export_id, caplog):
     assert [job.export_id for job in stream.jobs] == [JOB["export_id"]]
     assert "1 of the state's jobs" in caplog.text
     assert state.dump()["bookmarks"]["s"]["jobs"] == [JOB]
+
+
+@pytest.mark.parametrize("text", ["2026-01-03T01:00:00+01:00", "2026-01-03T00:00:00Z", "2026-01-03"])
+def test_a_bookmark_is_in_utc_unless_it_says_otherwise(text):
+    stream = State({"bookmarks": {"s": {"replication_key_value": text}}}).stream("s")
+    assert stream.bookmark == datetime(2026, 1, 3, tzinfo=UTC)
 
 
 def test_whatever_else_a_state_holds_stays():
@@ -178,6 +187,19 @@ def test_two_runs_at_once_are_told_apart(tmp_path):
     Ledger(tmp_path / "ledger", tmp_path / "spool").close()
 
 
+def test_folders_without_downloads_go_and_others_stay(tmp_path):
+    for kept in ([], [entry(1)]):
+        ledger = Ledger(tmp_path / "ledger", tmp_path / "all" / "spool")
+        for each in (entry(1), entry(2)):
+            ledger.files(each.export_id).joinpath("0-0").write_text("rows")
+        for each in (entry(1), entry(2)):
+            if each not in kept:
+                ledger.drop_files(each.export_id)
+        ledger.close()
+        assert [path.name for path in tmp_path.glob("all/spool/*")] == [each.export_id for each in kept]
+        assert (tmp_path / "all").exists() == bool(kept)
+
+
 def test_a_ledger_that_can_not_be_written_is_told_and_the_run_goes_on(tmp_path, caplog):
     ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
     (tmp_path / "ledger" / f"{entry(1).export_id}.new").mkdir()
@@ -251,4 +273,7 @@ def test_the_ledger_knows_more_than_the_state(caplog):
 
 def test_the_folders_are_of_our_own_making(tmp_path):
     ledger = Ledger(tmp_path / "ledger", tmp_path / "spool")
-    assert ledger.files(entry(1).export_id).parent == Path(tmp_path / "spool")
+    files = ledger.files(entry(1).export_id)
+    assert files.parent == Path(tmp_path / "spool")
+    for path in (tmp_path / "ledger", tmp_path / "ledger" / "lock", files):
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)

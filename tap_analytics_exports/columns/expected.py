@@ -25,7 +25,7 @@ class Expected:
     """
 
     texts: list[str]
-    declared: bool = True
+    declared: bool = False
     column: Column | None = None
     name: str = ""
     headers: dict[str, str] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class Expectations:
     def __init__(self, export: Export, headers: Sequence[Field], names: Names) -> None:
         self._names = names
         self._contradiction: str | None = None
-        self.by_text = {each.text: Expected([each.text], declared=False) for each in headers}
+        self.by_text = {each.text: Expected([each.text]) for each in headers}
         provisional = names.derive(headers)
         by_name = {
             provisional[each.key]: self.by_text[each.text] for each in headers if each.key == each.text
