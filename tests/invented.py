@@ -282,8 +282,8 @@ _SHIFTS = [
 def _in_utc(local: datetime, zone: Any) -> Any:
     """What clocks of a zone show, as UTC; BAD if they never do, or if it is of no year that there is."""
     try:
-        found = local.replace(tzinfo=zone).astimezone(UTC)
-        return found if found.astimezone(zone).replace(tzinfo=None, fold=0) == local else BAD
+        found = local.replace(tzinfo=zone, fold=0).astimezone(UTC)  # of two such times, the earlier
+        return found if found.astimezone(zone).replace(tzinfo=None) == local else BAD
     except OverflowError:
         return BAD
 
