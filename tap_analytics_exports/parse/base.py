@@ -250,8 +250,8 @@ def other_delimiter(header: str, delimiter: str) -> str | None:
 def line(values: Iterable[object]) -> str:
     """A row's fields as a line of CSV, to show it to a human."""
     text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(values)
-    return text.getvalue()
+    csv.writer(text).writerow(values)  # which quotes line breaks only if its own line ends have them
+    return text.getvalue().removesuffix("\r\n")
 
 
 def without_nul(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[BadRow]]:
