@@ -141,12 +141,8 @@ class _Reader:
                     self._by_record = True
                     continue
                 block = _Block(data, rows, invalid, malformed)
-                del (
-                    data,
-                    rows,
-                    invalid,
-                    malformed,
-                )  # what is not needed any more is not to stay beside the next
+                # What is not needed any more is not to stay beside what is made next.
+                del data, rows, invalid, malformed
                 yield block
                 del block
                 if not self._by_record:
