@@ -12,7 +12,7 @@ import re
 from codecs import BOM_UTF8
 from contextlib import suppress
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import polars as pl
 import pyarrow as pa
@@ -37,6 +37,7 @@ from tap_analytics_exports.parse.base import (
     not_of,
     without_nul,
 )
+from tap_analytics_exports.parse.records import DELIMITER_LINE, LINE, Block, Malformed, record_pattern
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -49,32 +50,6 @@ LEAST_BLOCK = 1 << 16
 MOST_BAD = 2 * FRAME_ROWS
 
 MARK_CHARACTER = BOM_UTF8.decode()  # a byte order mark, if it is a file's first character
-_LINE = re.compile(rb"(?P<text>[^\r\n]*+)(?P<end>\r\n|\r|\n|\Z)")
-_DELIMITER_LINE = re.compile(rb'"?sep=(.|[\x80-\xff]{2,4})"?', re.IGNORECASE | re.DOTALL)
-
-
-class _Malformed(NamedTuple):
-    """A record that is not well formed: its place among those of its block, from 0; see `BadRow`."""
-
-    place: int
-    raw: str
-    reason: str
-
-
-class _Block(NamedTuple):
-    """Records of a file that follow one another.
-
-    Attributes:
-        data: Those that are well formed, until the next block is read.
-        rows: Of those, the ones of the right width.
-        invalid: And the others.
-        malformed: Those that are not well formed.
-    """
-
-    data: memoryview
-    rows: pl.DataFrame
-    invalid: list[pc.InvalidRow]
-    malformed: list[_Malformed]
 
 
 def frames(path: Path, dialect: Dialect) -> Iterator[TextFrame]:
@@ -95,7 +70,7 @@ class _Reader:
         self._dialect = dialect
         self._source = Utf8(content, dialect.encoding)
         self._delimiter = dialect.delimiter or ","
-        self._record = _record(self._delimiter, dialect.quote)
+        self._record = record_pattern(self._delimiter, dialect.quote)
         self._skip = dialect.skip_rows
         # Without the field that a delimiter at its end would add; as text, it is without its line break.
         self._header: tuple[str, ...] | None = None
@@ -126,7 +101,7 @@ class _Reader:
             rows = pl.DataFrame(schema={**dict.fromkeys(names, pl.String), ROW_NUMBER: pl.Int64})
             yield TextFrame(self._header, rows, [])
 
-    def _blocks(self, width: int | None = None) -> Iterator[_Block]:
+    def _blocks(self, width: int | None = None) -> Iterator[Block]:
         """The file's records, in blocks; rows have so many fields, by default as many as the header."""
         while not self._final:
             self._read()
@@ -140,7 +115,7 @@ class _Reader:
                     self._start -= len(data)
                     self._by_record = True
                     continue
-                block = _Block(data, rows, invalid, malformed)
+                block = Block(data, rows, invalid, malformed)
                 # What is not needed any more is not to stay beside what is made next.
                 del data, rows, invalid, malformed
                 yield block
@@ -188,8 +163,8 @@ class _Reader:
 
     def _take_line(self) -> bytes | None:
         """Take a line off, without its end; None if it isn't there in full."""
-        found = _LINE.match(self._buffer, self._start, self._end)
-        assert found
+        found = LINE.match(self._buffer, self._start, self._end)
+        assert found  # matches always
         if not self._final and not found["end"].endswith(b"\n") and found.end() == self._end:
             return None  # a carriage return may be half of a line break
         self._start = found.end()
@@ -234,7 +209,7 @@ class _Reader:
 
     def _take_delimiter(self, record: bytes) -> bool:
         """Whether this is a line that says the delimiter, which counts unless the settings have one."""
-        found = _DELIMITER_LINE.fullmatch(record)
+        found = DELIMITER_LINE.fullmatch(record)
         if not found:
             return False
         if not self._dialect.delimiter:
@@ -245,7 +220,7 @@ class _Reader:
                     "one ASCII character: set the export's `delimiter`"
                 )
             self._delimiter = delimiter
-            self._record = _record(delimiter, self._dialect.quote)
+            self._record = record_pattern(delimiter, self._dialect.quote)
         return True
 
     def _fields(self, text: str) -> tuple[str, ...]:
@@ -262,7 +237,7 @@ class _Reader:
             return tuple(found)
         return tuple(field[1:-1].replace('""', '"') if field.startswith('"') else field for field in found)
 
-    def _take_records(self) -> tuple[memoryview, list[_Malformed]]:
+    def _take_records(self) -> tuple[memoryview, list[Malformed]]:
         """Take all records off that are there in full.
 
         Returns:
@@ -305,10 +280,10 @@ class _Reader:
                 before -= 1
         return self._start
 
-    def _walk(self, data: memoryview) -> tuple[memoryview, list[_Malformed]]:
+    def _walk(self, data: memoryview) -> tuple[memoryview, list[Malformed]]:
         """Take records off one by one; `_by_record` is whether there may be more."""
         good: list[bytes] = []
-        malformed: list[_Malformed] = []
+        malformed: list[Malformed] = []
         at = 0
         self._by_record = False
         while at < len(data) and (found := self._record.match(data, at)):
@@ -326,13 +301,13 @@ class _Reader:
                 wrong = text, "text after a closing quote (if quotes are data, set the export's `quote`)"
             if wrong:
                 shown, reason = wrong
-                malformed.append(_Malformed(len(good) + len(malformed), shown.rstrip("\r\n"), reason))
+                malformed.append(Malformed(len(good) + len(malformed), shown.rstrip("\r\n"), reason))
             else:
                 good.append(found[0])
         self._start += at
         return memoryview(b"".join(good)), malformed
 
-    def _frames_of(self, block: _Block) -> Iterator[TextFrame]:
+    def _frames_of(self, block: Block) -> Iterator[TextFrame]:
         """The frames of a block."""
         data, rows, invalid, malformed = block
         again = self._headers(rows)
@@ -460,17 +435,6 @@ class _Reader:
         )
         # Texts as polars has them: to make them so in polars takes longer, and other threads wait for it.
         return pl.DataFrame(table.cast(pa.schema([(name, pa.string_view()) for name in names]))), invalid
-
-
-def _record(delimiter: str, quote: str) -> re.Pattern[bytes]:
-    """What a record is; `after` and `later` are text after a closing quote, in its first and other fields."""
-    end = rb"(?P<end>\r\n|\r|\n|\Z)"
-    if not quote:
-        return re.compile(rb"[^\r\n]*+(?P<after>)(?P<later>)" + end)
-    sign = re.escape(delimiter.encode())
-    field = rb'(?:"(?:[^"]++|"")*+"(?P<after>[^%b\r\n]++)?+|(?!")[^%b\r\n]*+)' % (sign, sign)
-    rest = rb"(?:%b%b)*+" % (sign, field.replace(b"?P<after>", b"?P<later>"))
-    return re.compile(field + rest + end)
 
 
 def _without(numbers: pl.Series, places: Sequence[int]) -> pl.Series:
