@@ -73,6 +73,7 @@ def moment(*parts):
     ("word", "name"),
     [
         ("Conversation ID", "conversation_id"),
+        ("HTTPStatusCode", "http_status_code"),
         ("TimeStamp", "time_stamp"),
         ("CONVERSATION_ID", "conversation_id"),
         ("IsTriggerAction", "is_trigger_action"),
