@@ -19,7 +19,7 @@ from tap_analytics_exports.jobs.entries import Entry, PartEntry, entry_of_state
 from tap_analytics_exports.jobs.ledger import AlreadyRunning, Ledger
 from tap_analytics_exports.jobs.reconcile import LOST, reconcile
 from tap_analytics_exports.state import State
-from tap_analytics_exports.windows import Grid, to_do
+from tap_analytics_exports.windows import Grid, Window, to_do
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -111,6 +111,15 @@ def test_what_is_no_id_of_ours_is_left_aside_and_told(export_id, caplog):
 def test_a_bookmark_is_in_utc_unless_it_says_otherwise(text):
     stream = State({"bookmarks": {"s": {"replication_key_value": text}}}).stream("s")
     assert stream.bookmark == datetime(2026, 1, 3, tzinfo=UTC)
+
+
+def test_a_bookmark_never_moves_back():
+    state = State(None)
+    stream = state.stream("s")
+    for start in (NOW, NOW - 2 * DAY, NOW - DAY):
+        stream.pass_window(Window(start, start + DAY))
+    assert stream.bookmark == NOW + DAY
+    assert state.dump()["bookmarks"]["s"]["replication_key_value"] == (NOW + DAY).isoformat()
 
 
 def test_whatever_else_a_state_holds_stays():
