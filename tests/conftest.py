@@ -16,6 +16,11 @@ from typing import Any
 
 import pytest
 import requests
+from hypothesis import settings
+
+# No test asserts a time, and a machine may be loaded.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 TAP = Path(sys.executable).with_name("tap-analytics-exports")
 SANDBOX = TAP.with_name("tap-analytics-exports-sandbox")
