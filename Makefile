@@ -36,7 +36,10 @@ test-lowest: $(UV) ## The quick tests with the oldest versions of the dependenci
 bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RESULTS.md; ARGS="--only csv --rows 100000 --repeat 3"
 	.venv/bin/python benchmarks/throughput.py $(ARGS)
 
-soak: $(VENV) ## Some 1,000 runs that are killed and made good, in an hour or two; ARGS="--kills 100 --seed 2"
+soak: $(VENV) ## 10,000 files, fuzzed parsers, and some 1,000 runs that are killed, in hours; ARGS="--kills 100 --seed 2"
+	ORACLE_FILES=10000 nice .venv/bin/pytest tests/test_oracle.py --numprocesses=auto --timeout=0
+	-.tools/bin/uv sync --quiet --locked --all-extras --group soak --no-build-package atheris
+	nice .venv/bin/python tests/fuzz.py
 	nice .venv/bin/python tests/soak.py $(ARGS)
 
 lint: $(VENV) ## Style, types, imports, and what is generated
@@ -47,7 +50,7 @@ lint: $(VENV) ## Style, types, imports, and what is generated
 	.venv/bin/python scripts/generate.py --check
 
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .lowest .meltano .demo .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .tools .venv .lowest .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):

@@ -254,9 +254,11 @@ def _timestamps(column: Column, characters: str) -> st.SearchStrategy[Cell]:
     if zone.key == "UTC":
         times |= st.datetimes()
     ends = st.sampled_from([*_ENDS])
-    return st.tuples(times, st.sampled_from("T "), st.sampled_from([0, 3, 6]), tail, ends).map(
-        lambda parts: _iso(*parts, zone)
+    parts = st.fixed_dictionaries(
+        {"local": times, "between": st.sampled_from("T "), "digits": st.sampled_from([0, 3, 6])}
+        | {"tail": tail, "end": ends}
     )
+    return parts.map(lambda parts: _iso(**parts, zone=zone))
 
 
 _ENDS = {
@@ -301,7 +303,7 @@ def _formatted(local: datetime, minutes: int, form: str, zone: ZoneInfo) -> Cell
     return Cell(text, _in_utc(read.replace(tzinfo=None), read.tzinfo or zone))
 
 
-def _iso(local: datetime, between: str, digits: int, tail: str, end: str, zone: ZoneInfo) -> Cell:
+def _iso(*, local: datetime, between: str, digits: int, tail: str, end: str, zone: ZoneInfo) -> Cell:
     micros = local.microsecond // 10 ** (6 - digits) * 10 ** (6 - digits)
     local = local.replace(microsecond=micros)
     fraction = f".{local.microsecond:06}"[: digits + 1] + (tail if digits == 6 else "") if digits else ""

@@ -187,6 +187,18 @@ def test_a_header_alone_is_a_frame(file, content):
     assert frame.rows.columns == ["0", "1", ROW_NUMBER]
 
 
+def test_quotes_that_are_data_end_no_record_in_files_of_many_blocks(file, blocks):
+    path = file(b'a,b\n1,"\n2,3\n"4,5\n')
+    rows = [(1, "1", '"'), (2, "2", "3"), (3, '"4', "5")]
+    for size in range(1, 20):
+        assert blocks(size, lambda: read(path, Dialect("csv", quote="")))[1] == rows
+
+
+def test_a_bad_row_with_line_breaks_in_a_field_is_shown_as_csv():
+    shown = base.line(["\n", "", 'a"b', "c\rd"])
+    assert list(csv.reader(io.StringIO(shown, newline=""))) == [["\n", "", 'a"b', "c\rd"]]
+
+
 def test_a_header_may_hold_line_breaks_duplicates_and_nothing(file):
     header, rows, _ = read(file(b'"a\nb",,c,c,"say ""x"", y"\n1,2,3,4,5\n'))
     assert header == ("a\nb", "", "c", "c", 'say "x", y')

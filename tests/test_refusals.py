@@ -343,6 +343,14 @@ def test_a_member_that_cannot_be_read_says_why(file):
             use(file(bytes(secret)))
 
 
+def test_a_member_of_a_zip_need_not_have_a_name(file):
+    content = zipped(x="a\n1\n").replace(b"xPK\5\6", b"PK\5\6")
+    directory = content.index(b"PK\1\2")
+    nameless = content[: directory + 28] + b"\0\0" + content[directory + 30 :]
+    nameless = nameless[:-10] + (46).to_bytes(4, "little") + nameless[-6:]
+    assert prove(file(nameless)) == "ZIP directory"
+
+
 @pytest.mark.parametrize("padding", [b"", bytes(1000), bytes(100_000)])
 def test_members_of_gzip_follow_one_another(file, padding):
     parts = [b"a\n1\n", b"2\n", b"", b"3\n"]

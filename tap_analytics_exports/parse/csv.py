@@ -274,7 +274,7 @@ class _Reader:
             before = quotes - self._buffer.count(b'"', end, self._end)
             while (place := self._buffer.rfind(sign, self._start, end)) >= 0:
                 before -= self._buffer.count(b'"', place, end)
-                if before % 2 == 0:
+                if before % 2 == 0 or not self._dialect.quote:
                     return place + 1
                 end = self._buffer.rfind(b'"', self._start, place)  # all that is behind it is in its field
                 before -= 1

@@ -188,7 +188,7 @@ def members(path: Path) -> list[zipfile.ZipInfo]:
     """
     try:
         with _Bounded(path) as file, zipfile.ZipFile(file) as archive:
-            return [member for member in archive.infolist() if not member.is_dir()]
+            return [member for member in archive.infolist() if not member.filename.endswith("/")]
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
         raise ExportFailed(
             f"the file is cut or damaged: its ZIP directory can't be read ({error})"
