@@ -339,3 +339,11 @@ def test_a_workbook_without_a_length_is_proved_by_its_directory(quick, tmp_path)
         cut = fault(no_length=True, truncate_after_bytes=5000)
         quick.post("faults", [{"service": NAME, **cut}])
         assert run(made, request, tmp_path).statuses == ["failed", "loaded"]
+
+
+def test_a_host_that_refuses_connections_makes_no_record_of_jobs_that_never_were(sandbox):
+    result = run_tap(steps(sandbox, base_url="http://127.0.0.1:9"))
+    assert (result.exit_code, result.runs) == (3, [])
+    assert "connection refused" in result.stderr
+    assert "jobs" in result.bookmark("calls")
+    assert result.bookmark("calls")["jobs"] == []

@@ -199,6 +199,11 @@ class Job:
             part.phase, part.handle = Phase.SENT, handle
             part.submitted_at = part.submitted_at or now()
 
+    def unsend(self, part: Part) -> None:
+        """Take back a part whose transfer is the job itself, and was not even asked for."""
+        with self._transition(part, Phase.SENT, Phase.READY):
+            part.phase, part.handle, part.submitted_at = Phase.PLANNED, None, None
+
     def learn(self, part: Part, handle: Handle) -> None:
         """Keep another handle of a part, by which the vendor calls it from now on."""
         with self._transition(part, Phase.SENT):

@@ -145,7 +145,12 @@ class Runner:
                 )
             path = folder / f"{job.parts.index(part)}-{len(files)}"
             dialect = self._provider.dialect(part.request.export)
-            file = self._download(remote, path, deadline, dialect)
+            try:
+                file = self._download(remote, path, deadline, dialect)
+            except Unreachable as error:
+                if remote.once and not error.sent:
+                    job.unsend(part)
+                raise
             _check_rows(file, dialect)
             files.append(file)
         return files

@@ -135,6 +135,7 @@ def download(
         ExportFailed: The file is not whole, or nothing proves that it is; the message says which.
         Interrupted: The run was asked to stop.
         NoData: As the provider's opening says.
+        Unreachable: The transfer would have been the job itself, and no byte of the request was sent.
     """
     part = _Part(path)
     if remote.once:
@@ -150,6 +151,8 @@ def download(
         except Unreachable as error:
             if error.after is not None:
                 raise Busy(str(error), error.after) from None
+            if remote.once and not error.sent:
+                raise
             new = part.version is not None and version in (None, part.version) and part.size > size
             idle = 0 if new else idle + 1
             if remote.once or idle == TRIES:
