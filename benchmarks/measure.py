@@ -1,233 +1,180 @@
-"""Runs programs and measures them from outside: wall time, peak memory, and whether they did their work.
-
-It imports nothing large, because a process starts with the peak memory of the one that starts it.
-"""
-
-from __future__ import annotations
+"""Runs programs and measures them from outside: time, memory, and whether they wrote all rows."""
 
 import json
 import os
-import re
+import shlex
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Any
 
-HERE = Path(__file__).resolve().parent
+import polars as pl
+
 MIB = 1 << 20
-Commands = list[list[str]]
+SAMPLE_SECONDS = 0.02
+TAP = (str(Path(sys.executable).with_name("tap-analytics-exports")),)
+RECORD = b'"RECORD","stream":"rows"'
+NO_ROW = b"\0"
+
+Config = dict[str, Any]
 
 
 class Failed(Exception):
     """A program that did not do what it was run for, so that its time means nothing."""
 
 
-HALF = {
-    "id": "integer",
-    "quantity": "integer",
-    "ratio": "number",
-    "amount": "decimal",
-    "active": "boolean",
-    "day": "date",
-    "created_at": "timestamp",
-    "local_time": "timestamp",
-    "label": "string",
-    "comment": "string",
-}
-"""The column types of half of the columns; the other half has the same, with other values."""
-
-
 @dataclass
 class Run:
-    """What one run took.
+    """What all processes of a run took, from before the start until they have ended.
 
-    Attributes:
-        seconds: From before it was started until it, and all that it pipes into, had ended.
-        peak: Bytes of memory at the peak of its processes, added up.
-        processor: Seconds of the processor that its processes took, added up.
+    The peak is the most resident memory that they were seen to have together, in bytes.
     """
 
     seconds: float
-    peak: int
     processor: float
+    peak: int
+
+
+def _parquet_rows(folder: Path) -> int:
+    return int(pl.scan_parquet(folder / "batches/**/*.parquet").select(pl.len()).collect().item())
 
 
 @dataclass
 class Side:
-    """One of those that are compared.
+    """One of the programs that are compared: what it is, what it has to write, and what was measured.
 
-    Attributes:
-        name: What the tables call it.
-        rows: How many it has to write.
-        commands: For a fresh folder, the programs of a pipe, each with its arguments.
-        record: A pattern for the lines that are rows.
-        many: The lines besides are as many in each run, so that it is enough to count all lines.
-        before: Called before each run.
-        after: Called after each run; says how many rows have arrived, if the lines don't.
-        runs: What was measured.
-        lines: How many it writes, once that is known.
-        failure: Why nothing could be measured.
+    Its command line ends with `--config` and the file of its configuration, if it takes one. Batches are
+    of Parquet, in the folder `batches`. A loader is a program with its configuration that the output goes to.
+    The rows are counted by a marker that each has once in the output; those of batches, and those that a
+    loader takes, by `arrived` after each run.
     """
 
     name: str
     rows: int
-    commands: Callable[[Path], Commands]
-    record: bytes = rb'\{"type": ?"RECORD", ?"stream": ?"rows"'
-    many: bool = True
+    program: Sequence[str] = TAP
+    config: Config | None = None
+    marker: bytes = RECORD
+    batches: bool = False
+    loader: tuple[Sequence[str], Config] | None = None
     before: Callable[[], object] = lambda: None
-    after: Callable[[Path], int | None] = lambda _: None
+    arrived: Callable[[Path], int] = _parquet_rows
     runs: list[Run] = field(default_factory=list)
-    lines: int | None = None
-    failure: str = ""
+
+    @property
+    def times(self) -> list[float]:
+        return [run.seconds for run in self.runs]
 
     @property
     def seconds(self) -> float:
-        """The median."""
-        return statistics.median(run.seconds for run in self.runs)
+        return statistics.median(self.times)
 
     @property
-    def peak(self) -> int:
-        """The highest."""
-        return max(run.peak for run in self.runs)
+    def peak(self) -> float:
+        """The highest of all runs, in MiB."""
+        return max(run.peak for run in self.runs) / MIB
 
-    @property
-    def processor(self) -> float:
-        """The median."""
-        return statistics.median(run.processor for run in self.runs)
-
-    def rates(self) -> list[float]:
-        """Rows a second of each run."""
-        return [self.rows / run.seconds for run in self.runs]
-
-    def like(self, other: Side) -> Self:
-        """Take over how many lines there are besides the rows, so that it need not be tried."""
-        assert other.lines is not None
-        self.lines = self.rows + other.lines - other.rows
-        return self
-
-    def try_once(self) -> None:
-        """Run it unmeasured: files get into the cache, and each line is looked at."""
-        lines = _Lines(self.record)
-        _, arrived = self._run(lines.take)
-        found = lines.found if arrived is None else arrived
+    def run(self) -> Run:
+        """Run it once, in a fresh folder; Failed if it ends badly or has not written all rows."""
+        self.before()
+        with tempfile.TemporaryDirectory() as name:
+            folder, command = Path(name), shlex.join(self.program)
+            if self.config is not None:
+                storage = {"root": (folder / "batches").as_uri()}
+                batches = {"batch_config": {"encoding": {"format": "parquet"}, "storage": storage}}
+                (folder / "config.json").write_text(
+                    json.dumps(self.config | (batches if self.batches else {}))
+                )
+                command += " --config config.json"
+            if self.loader:
+                (folder / "loader.json").write_text(json.dumps(self.loader[1]))
+                command += f" | {shlex.join(self.loader[0])} --config loader.json"
+            run, found = _measured(command, folder, self.marker)
+            if self.batches or self.loader:
+                found = self.arrived(folder)
         if found != self.rows:
             raise Failed(f"{self.name}: {self.rows} rows were expected, {found} came")
-        self.lines = lines.total
-
-    def measure(self) -> None:
-        """Run it, measured, and see whether it writes the same again."""
-        lines = _Lines(None if self.many else self.record)
-        run, arrived = self._run(lines.take)
-        if arrived is not None:
-            whole = arrived == self.rows
-        elif self.many:
-            whole = lines.total == self.lines
-        else:
-            whole = lines.found == self.rows
-        if not whole:
-            raise Failed(f"{self.name}: a run has not written what the first one wrote")
-        self.runs.append(run)
-
-    def _run(self, read: Callable[[bytearray, int], None]) -> tuple[Run, int | None]:
-        self.before()
-        with tempfile.TemporaryDirectory() as folder:
-            commands = self.commands(Path(folder))
-            run = pipe(commands, read, Path(folder))
-            return run, self.after(Path(folder))
+        return run
 
 
-def pipe(commands: Commands, read: Callable[[bytearray, int], None], folder: Path) -> Run:
-    """Run a pipe of programs, and read what the last one writes to its end."""
+def _measured(command: str, folder: Path, marker: bytes) -> tuple[Run, int]:
+    """Run a command of the shell, and count a marker in what it writes."""
     environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-    environment |= {"XDG_STATE_HOME": str(folder), "TZ": "UTC"}
-    logs = [folder / f"{i}.log" for i in range(len(commands))]
-    processes: list[subprocess.Popen[bytes]] = []
-    buffer = bytearray(MIB)
+    environment |= {"XDG_STATE_HOME": str(folder), "TMPDIR": str(folder), "TZ": "UTC"}
+    ended, errors = threading.Event(), folder / "errors.log"
     began = time.monotonic()
-    for command, log in zip(commands, logs, strict=True):
-        source = processes[-1].stdout if processes else subprocess.DEVNULL
-        with log.open("wb") as errors:
-            process = subprocess.Popen(
-                command, stdin=source, stdout=subprocess.PIPE, stderr=errors, cwd=folder, env=environment
-            )
-        if processes and processes[-1].stdout:
-            processes[-1].stdout.close()
-        processes.append(process)
-    last = processes[-1].stdout
-    assert last is not None
-    with last:
-        while size := os.readv(last.fileno(), [buffer]):
-            read(buffer, size)
-    peak, processor = 0, 0.0
-    for process, command, log in zip(processes, commands, logs, strict=True):
+    with errors.open("wb") as log:
+        shell = ["bash", "-o", "pipefail", "-c", command]
+        process = subprocess.Popen(shell, stdout=subprocess.PIPE, stderr=log, cwd=folder, env=environment)
+    assert process.stdout is not None
+    with ThreadPoolExecutor(1) as pool, process.stdout as output:
+        peak = pool.submit(_peak, process.pid, ended)
+        found = _count(output, marker)
         _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        peak += usage.ru_maxrss * 1024
-        processor += usage.ru_utime + usage.ru_stime
-        if process.returncode:
-            words = log.read_text(errors="replace")[-3000:]
-            raise Failed(f"{Path(command[0]).name} ended with {process.returncode}\n{words}")
-    seconds = time.monotonic() - began
-    return Run(seconds, peak, processor)
+        seconds = time.monotonic() - began
+        ended.set()
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        log_end = errors.read_text(errors="replace")[-3000:]
+        raise Failed(f"{shlex.split(command)[0]} ended with {process.returncode}\n{log_end}")
+    return Run(seconds, usage.ru_utime + usage.ru_stime, peak.result()), found
 
 
-class _Lines:
-    """Counts the lines of a stream, and those that a pattern fits; keeps none, so as to stay small."""
+def _count(output: IO[bytes], marker: bytes) -> int:
+    """Read to the end; how often a marker is in it."""
+    found, rest = 0, b""
+    while chunk := os.read(output.fileno(), MIB):
+        rest += chunk
+        found += rest.count(marker)
+        rest = rest[len(rest) - len(marker) + 1 :]
+    return found
 
-    def __init__(self, pattern: bytes | None) -> None:
-        self.total = self.found = 0
-        self._pattern = None if pattern is None else re.compile(pattern)
-        self._rest = b""
 
-    def take(self, buffer: bytearray, size: int) -> None:
-        """What comes next: so many bytes of a buffer."""
-        if self._pattern is None:
-            self.total += buffer.count(b"\n", 0, size)
-            return
-        *lines, self._rest = (self._rest + buffer[:size]).split(b"\n")
-        self.total += len(lines)
-        self.found += sum(1 for line in lines if self._pattern.match(line))
+def _peak(process: int, ended: threading.Event) -> int:
+    """The most memory that a process and those that it starts are seen to have until it ends."""
+    peak = 0
+    while not ended.wait(SAMPLE_SECONDS):
+        peak = max(peak, _resident(process))
+    return peak
+
+
+def _resident(process: int) -> int:
+    """The bytes of resident memory of a process and of all that it has started; 0 once it has gone."""
+    place = Path("/proc", str(process))
+    try:
+        pages = int((place / "statm").read_text().split()[1])
+        children = "".join(path.read_text() for path in place.glob("task/*/children")).split()
+    except OSError:
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") + sum(_resident(int(child)) for child in children)
 
 
 def rounds(sides: Sequence[Side], times: int) -> None:
-    """Each side once unmeasured, where it has not been tried, then all of them in turn, so many times.
+    """Run all sides in turn, so many times, after a first round that fills the caches and is not counted.
 
-    Sides that fail the first time, other than the first one, are left out.
+    A side that fails in that first round, other than the first one, is left out.
     """
+    able = []
     for side in sides:
         try:
-            if side.lines is None:
-                side.try_once()
+            side.run()
+            able.append(side)
         except Failed as error:
             if side is sides[0]:
                 raise
             say(str(error))
-            side.failure = str(error).partition("\n")[0]
     for number in range(times):
-        for side in sides:
-            if side.failure:
-                continue
-            side.measure()
-            say(f"  {number + 1}/{times}  {side.name}: {side.runs[-1].seconds:.2f} s")
+        for side in able:
+            side.runs.append(side.run())
+            say(f"  {number + 1}/{times}  {side.name}: {side.times[-1]:.2f} s")
 
 
-def ratios(a: Sequence[float], b: Sequence[float]) -> list[float]:
-    """How a compares with b, round by round."""
-    return [one / other for one, other in zip(a, b, strict=True)]
-
-
-def say(words: str) -> None:
-    """To whom is waiting."""
-    print(words, file=sys.stderr, flush=True)
-
-
-def save(folder: Path, config: object, name: str = "config.json") -> str:
-    """Write a configuration; its path."""
-    path = folder / name
-    path.write_text(json.dumps(config))
-    return str(path)
+def say(line: str) -> None:
+    """Tell whoever is waiting."""
+    print(line, file=sys.stderr, flush=True)
