@@ -96,8 +96,9 @@ def keeping(answer: bytes) -> Iterator[tuple[str, list[object]]]:
     class Handler(socketserver.StreamRequestHandler):
         def handle(self) -> None:
             connections.append(self)
-            while b"".join(iter(self.rfile.readline, b"\r\n")):
-                self.wfile.write(answer)
+            while line := self.rfile.readline():  # empty once the connection has ended
+                if line == b"\r\n":
+                    self.wfile.write(answer)
 
     class Server(socketserver.ThreadingTCPServer):
         daemon_threads = True
