@@ -47,13 +47,23 @@ class Peer:
                 super().setup()
 
             def handle(self) -> None:
-                line = self.rfile.readline().decode().strip()
-                block = b"".join(iter(self.rfile.readline, b"\r\n"))
-                headers = BytesHeaderParser().parsebytes(block)
-                seen = Seen(line, headers, self.rfile.read(int(headers.get("Content-Length", 0))))
+                line, *block = self._head()
+                if not line:
+                    return
+                headers = BytesHeaderParser().parsebytes(b"".join(block))
+                seen = Seen(
+                    line.decode().strip(), headers, self.rfile.read(int(headers.get("Content-Length", 0)))
+                )
                 peer.seen.append(seen)
                 for part in answer(seen):
                     self.wfile.write(part)
+
+            def _head(self) -> list[bytes]:
+                """Read up to the empty line, or to the end of a connection on which no request came."""
+                lines = [self.rfile.readline()]
+                while lines[-1] not in (b"\r\n", b""):
+                    lines.append(self.rfile.readline())
+                return lines
 
             def finish(self) -> None:
                 super().finish()
