@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import quote, urljoin, urlsplit
 
 import backoff
-import msgspec
 import requests
 import urllib3
 
@@ -22,10 +21,9 @@ from tap_analytics_exports.errors import (
     Busy,
     ExportFailed,
     Refused,
-    TapError,
     Unreachable,
 )
-from tap_analytics_exports.redaction import clean, clean_logger, safe_url
+from tap_analytics_exports.redaction import clean, safe_url
 from tap_analytics_exports.transport.answers import content, rest, validator, where, whole
 from tap_analytics_exports.transport.auth import Auth
 from tap_analytics_exports.transport.download import Body, Wanted
@@ -68,8 +66,6 @@ _FOR_ANYBODY = frozenset({"accept", "range", "if-range", "if-match"})
 """Headers of a caller that may go to another origin; in others there may be credentials."""
 
 _WHOLE = Wanted()
-
-logger = clean_logger(__name__)
 
 
 class Http:
@@ -162,22 +158,6 @@ class Http:
             raise Ambiguous(f"{self.message(response)}; {_MAYBE}")
         return response
 
-    def probe(self, path: str, **how: Any) -> None:
-        """Ask for something cheap, to see whether the credentials are accepted.
-
-        Raises:
-            Refused: They are not, or they do not allow to ask.
-            Unreachable: No usable answer after some tries.
-        """
-        response = self.ask("GET", path, **how)
-        if response.status_code == 403:
-            raise Refused(f"{self.message(response)}; check what the credentials allow")
-        if response.status_code >= 400:
-            logger.warning(
-                "%s; the credentials were not refused, but check base_url and the ids in the settings",
-                self.message(response),
-            )
-
     @contextmanager
     def body(
         self,
@@ -245,19 +225,6 @@ class Http:
             body = response.content[:2000]
         text = " ".join(body.decode(errors="replace").split())[:300]
         return clean(f"{self._where(response)} answered {response.status_code} {text}").rstrip()
-
-    def json(self, response: requests.Response, error: type[TapError] = ExportFailed) -> Any:
-        """The JSON of an answer.
-
-        Args:
-            response: The answer.
-            error: What to raise when it is not JSON, which is what hosts answer that stand before a provider;
-                `Unreachable` where asking again costs nothing.
-        """
-        try:
-            return msgspec.json.decode(response.content)
-        except msgspec.DecodeError:
-            raise error(f"{self._where(response)} answered {response.status_code}, but no JSON") from None
 
     def read(self, response: requests.Response) -> None:
         """Read the body of an answer that is no file, as far as it may go.
