@@ -24,7 +24,7 @@ def manifest(config: dict[str, Any]) -> dict[str, Any]:
         return {"type": "HttpRequester", "url_base": base, "path": path, "http_method": method}
 
     def field(*path: str) -> dict[str, Any]:
-        return {"type": "DpathExtractor", "field_path": path}
+        return {"type": "DpathExtractor", "field_path": list(path)}
 
     url, decoder = config["base_url"], {"type": "CsvDecoder", "set_values_to_none": [""]}
     stream = {
