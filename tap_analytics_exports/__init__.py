@@ -14,11 +14,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tap_analytics_exports.checking import Checked
     from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
     from tap_analytics_exports.events import Checkpoint, Ended, Rows, Stream
     from tap_analytics_exports.extraction import Extraction
 
 __all__ = [
+    "Checked",
     "Checkpoint",
     "CredentialsRefused",
     "Ended",
@@ -32,6 +34,7 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Checkpoint", "Ended", "Rows", "Stream"), "events"),
     **dict.fromkeys(("CredentialsRefused", "ExportsFailed", "SettingsError"), "errors"),
+    "Checked": "checking",
     "Extraction": "extraction",
 }
 

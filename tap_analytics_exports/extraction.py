@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +13,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tap_analytics_exports import redaction
+from tap_analytics_exports.checking import Checked, check
 from tap_analytics_exports.errors import (
     CredentialsRefused,
     ExportFailed,
@@ -153,6 +154,10 @@ class Extraction:
         thread = threading.Thread(target=close, daemon=True)
         thread.start()
         thread.join(seconds)
+
+    def check(self) -> Iterator[Checked]:
+        """Try the credentials of each provider, and look for what its exports name; triggers nothing."""
+        return check(list(self.providers.values()), self._wanted)
 
     # The run
 

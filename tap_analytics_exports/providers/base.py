@@ -99,6 +99,13 @@ class Provider(ABC, Generic[S, E]):
     def check(self) -> None:
         """Try the credentials, by the cheapest call, triggering nothing."""
 
+    def check_export(self, export: E) -> None:
+        """See that what an export names is there, as far as cheap calls tell; they trigger nothing.
+
+        Raises:
+            TapError: What is wrong, and where in the vendor's console it is mended.
+        """
+
     @abstractmethod
     def submit(self, request: Request[E]) -> Handle:
         """Trigger a job.

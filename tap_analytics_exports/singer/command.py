@@ -54,6 +54,20 @@ class CommandLine(TapAnalyticsExports):
         os._exit(code)  # threads that still wait for a vendor do not hold up the end
 
     @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Make the command, with the SDK's options and ours."""
+        command = super().get_singer_command()
+        texts = {
+            "test": "Check each provider's credentials, and each export as far as can be seen without "
+            "triggering any; print a line for each, and exit with 1 if anything is wrong. --test=schema "
+            "prints the SCHEMA messages.",
+        }
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name in texts:
+                option.help = texts[option.name]
+        return command
+
+    @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
         """Read the configuration; the SDK would show a traceback, or what it can't read."""
         schema = dict(cls.config_jsonschema)
@@ -66,7 +80,7 @@ class CommandLine(TapAnalyticsExports):
 
     @classmethod
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Try the credentials; `--test=schema` is the SDK's."""
+        """Check providers and exports; `--test=schema` is the SDK's."""
         if value != CliTestOptionValue.All.value:
             super().cb_test(ctx, param, value)
             return
@@ -77,4 +91,9 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors:
                 cls.logger.error("%s", problem)
             ctx.exit(EXIT_SETTINGS)
-        ctx.exit(tap.check())
+        code = 0
+        for checked in tap.extraction.check():
+            click.echo(f"{checked.name}: {'ok' if checked.problem is None else checked.problem}")
+            code = code if checked.problem is None else EXIT_SETTINGS
+        tap.extraction.log_out()
+        ctx.exit(code)

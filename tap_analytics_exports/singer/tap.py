@@ -10,7 +10,6 @@ from contextlib import closing
 from functools import cached_property
 from typing import Any, ClassVar
 
-import click
 from singer_sdk import Stream, Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
@@ -221,21 +220,3 @@ class TapAnalyticsExports(Tap):
                 problems.append(f"batch_config.storage.root: {folder}: {error.strerror}")
         if problems:
             raise SettingsError(problems)
-
-    def check(self) -> int:
-        """Try each provider's credentials, and say how it went.
-
-        Returns:
-            The exit code: 0, all accepted.
-        """
-        code = 0
-        for name, provider in self.extraction.providers.items():
-            try:
-                provider.check()
-            except TapError as error:
-                code = EXIT_SETTINGS
-                click.echo(redaction.clean(f"{name}: {error}"))
-            else:
-                click.echo(f"{name}: ok")
-        self.extraction.log_out()
-        return code
