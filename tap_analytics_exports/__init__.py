@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
     from tap_analytics_exports.events import Checkpoint, Ended, Rows, Stream
     from tap_analytics_exports.extraction import Extraction
+    from tap_analytics_exports.planning import PlannedJob
 
 __all__ = [
     "Checked",
@@ -26,6 +27,7 @@ __all__ = [
     "Ended",
     "ExportsFailed",
     "Extraction",
+    "PlannedJob",
     "Rows",
     "SettingsError",
     "Stream",
@@ -36,6 +38,7 @@ _HOMES = {
     **dict.fromkeys(("CredentialsRefused", "ExportsFailed", "SettingsError"), "errors"),
     "Checked": "checking",
     "Extraction": "extraction",
+    "PlannedJob": "planning",
 }
 
 

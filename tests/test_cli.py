@@ -1,5 +1,6 @@
 """What the command line offers besides a run: to check, to plan, to sample."""
 
+import json
 import re
 
 import pytest
@@ -120,3 +121,63 @@ def test_only_the_chosen_streams_are_checked(sandbox):
     name = config["giosg"]["exports"][0]["name"]
     with Extraction(config, streams=[name]) as extraction:
         assert [each.name for each in extraction.check()] == ["giosg", f"giosg.{name}"]
+
+
+# --plan
+
+
+def test_a_plan_is_a_table_with_the_limits_and_triggers_nothing(sandbox):
+    config = sandbox.config("giosg", "intelepeer", start_date="2000-01-01", end_date="2026-11-01")
+    result = run_tap(config, "--plan")
+    assert result.exit_code == 0, result.stderr
+    head, *rows, empty, giosg, intelepeer = result.stdout.splitlines()
+    assert head.split() == ["stream", "provider", "window", "jobs", "action", "why"]
+    assert [re.split("  +", row) for row in rows] == [
+        [export["name"], name, "2000-01-01T00:00Z/2026-11-01T00:00Z", "9801", "trigger", "first run"]
+        for export, name in sorted(
+            ((export, name) for name in ("giosg", "intelepeer") for export in config[name]["exports"]),
+            key=lambda each: each[0]["name"],
+        )
+    ]
+    assert empty == ""
+    assert giosg.startswith(
+        "giosg: 19602 to trigger, 0 to resume; at most 1 at once; the vendor's own limits: none"
+    )
+    assert "2 running queries a customer" in intelepeer
+    assert sandbox.get("jobs") == []
+
+
+def test_a_plan_for_programs_has_every_job_and_heeds_state_and_catalog(sandbox):
+    config = sandbox.config("khoros_care", "gooee", start_date="2026-01-01", end_date="2026-01-04", ledger="")
+    names = [export["name"] for export in config["khoros_care"]["exports"]]
+    catalog = json.loads(run_tap(config, "--discover").stdout)
+    for stream in catalog["streams"]:
+        about = next(each["metadata"] for each in stream["metadata"] if each["breadcrumb"] == [])
+        about["selected"] = stream["stream"] == names[0]
+    edge = "2026-01-03T00:00:00+00:00"
+    state = {"bookmarks": {names[0]: {"replication_key_value": edge}}}
+    result = run_tap(config, "--plan", "--format", "json", state=state, catalog=catalog)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["jobs"] == [
+        {
+            "stream": names[0],
+            "provider": "khoros_care",
+            "window": ["2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z"],
+            "action": "trigger",
+            "source": None,
+            "why": "behind the bookmark",
+            "export_id": None,
+            "submitted_at": None,
+        }
+    ]
+    assert found["providers"]["khoros_care"]["trigger"] == 1
+    assert found["providers"]["khoros_care"]["documented_limits"] == "20 requests a minute"
+
+
+def test_a_plan_of_what_is_wrong_is_refused(sandbox):
+    wrong = {"bookmarks": {"gooee_energy": 5}}
+    result = run_tap(sandbox.config("gooee"), "--plan", state=wrong)
+    assert (result.exit_code, result.stdout) == (1, ""), result.stderr
+    assert "Traceback" not in result.stderr
+    assert run_tap(sandbox.config("gooee"), "--plan", "--format", "markdown").exit_code == 2

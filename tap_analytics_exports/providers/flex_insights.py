@@ -147,6 +147,8 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
 
     name = NAME
     settings_type = FlexSettings
+    # Twilio, "Best practices and performance limits" and "Export data via the Flex Insights API".
+    documented_limits = "50 requests at once and 1,000 in 10 seconds a user, 1 GB a report"
 
     def __init__(self, settings: FlexSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)

@@ -175,6 +175,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
     name = NAME
     settings_type = IntelePeerSettings
     most_concurrent_exports = 2  # per customer (Using the Insights API, Request Limits)
+    documented_limits = "2 running queries a customer, about 1 TB a query"
 
     def __init__(self, settings: IntelePeerSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)

@@ -189,6 +189,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
 
     name = NAME
     settings_type = KhorosCareSettings
+    documented_limits = "20 requests a minute"  # Khoros, "Rate limits"
 
     def __init__(self, settings: KhorosCareSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)

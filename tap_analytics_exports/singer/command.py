@@ -13,7 +13,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.tap_base import CliTestOptionValue
 
 from tap_analytics_exports.errors import SettingsError
-from tap_analytics_exports.singer import given
+from tap_analytics_exports.singer import given, plans
 from tap_analytics_exports.singer.tap import EXIT_SETTINGS, TapAnalyticsExports
 
 
@@ -26,11 +26,14 @@ class CommandLine(TapAnalyticsExports):
         *,
         about: bool = False,
         about_format: str | None = None,
+        plan: bool = False,
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
         """Run the tap, and end the process with the code that tells how it went."""
+        if plan and about_format == "markdown":
+            raise click.BadOptionUsage("format", "--plan is a table, or --format json")
         if about:
             cls.print_about(about_format)
             return
@@ -46,6 +49,11 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
                 cls.logger.error("%s", problem)
             sys.exit(EXIT_SETTINGS)
+        if plan:
+            tap.choose()
+            write = plans.as_json if about_format else plans.as_text
+            click.echo(write(tap.extraction.plan(), tap.extraction.providers))
+            return
         code = tap.run()
         if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -61,10 +69,19 @@ class CommandLine(TapAnalyticsExports):
             "test": "Check each provider's credentials, and each export as far as can be seen without "
             "triggering any; print a line for each, and exit with 1 if anything is wrong. --test=schema "
             "prints the SCHEMA messages.",
+            "about_format": "How --about is written (json, markdown), or --plan (json).",
         }
         for option in command.params:
             if isinstance(option, click.Option) and option.name in texts:
                 option.help = texts[option.name]
+        command.params.append(
+            click.Option(
+                ["--plan"],
+                is_flag=True,
+                help="Print the jobs that a run would trigger, and those of earlier runs that it would go on "
+                "with, for this --state and --catalog; trigger none, and change nothing.",
+            )
+        )
         return command
 
     @classmethod

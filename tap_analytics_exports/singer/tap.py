@@ -113,6 +113,21 @@ class TapAnalyticsExports(Tap):
             if isinstance(stream, TapStream) and stream.selected
         }
 
+    def choose(self) -> dict[str, TapStream]:
+        """Let the run have the streams that are selected, and tell it what the catalog says of them.
+
+        Returns:
+            The exports among them, by name.
+        """
+        if unknown := set(self.input_catalog or ()) - set(self.streams):
+            self.logger.warning(
+                "the catalog has streams that the settings have no export for: %s; discover anew",
+                ", ".join(sorted(unknown)),
+            )
+        chosen = self._chosen
+        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
+        return chosen
+
     def run(self) -> int:
         """Sync all streams.
 
@@ -151,15 +166,7 @@ class TapAnalyticsExports(Tap):
             TapError: Some exports failed, or nothing could be done at all.
             Interrupted: The run was asked to stop.
         """
-        chosen = self._chosen
-        given = set(self.input_catalog or ())
-        if unknown := given - set(self.streams):
-            self.logger.warning(
-                "the catalog has streams that the settings have no export for: %s; discover anew",
-                ", ".join(sorted(unknown)),
-            )
-        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
-        streams = {**chosen}
+        streams = self.choose()
         for name in META_STREAMS:
             stream = self.streams[name]
             assert isinstance(stream, TapStream)  # as all are
