@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tap_analytics_exports.columns.names import Columns
-from tap_analytics_exports.errors import TapError
+from tap_analytics_exports.errors import SettingsError, TapError
 from tap_analytics_exports.jobs.entries import Entry
 from tap_analytics_exports.jobs.job import Job, PlannedWindow, new_export_id, now
 from tap_analytics_exports.jobs.ledger import Ledger
@@ -21,7 +21,7 @@ from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Column, Export, Settings
 from tap_analytics_exports.state import REPLICATION_KEY, StreamState
-from tap_analytics_exports.windows import Grid, Window, to_do
+from tap_analytics_exports.windows import DAY, Grid, Window, to_do
 
 EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", REPLICATION_KEY
 
@@ -76,14 +76,8 @@ class ExportStream:
         self.has_catalog = bool(wanted.columns)
         self._headers = self._known_headers()
         self.constants = provider.constants(export)
-        self.columns = Columns(
-            export,
-            style=settings.column_names,
-            dictionary=provider.dictionary(export),
-            catalog={name: column for name, column in wanted.columns.items() if not self._own(name)},
-            headers=self._headers,
-            names=state.names,
-        )
+        self._catalog = {name: column for name, column in wanted.columns.items() if not self._own(name)}
+        self.columns = self._columns(self._headers)
         self.version = max(int(now().timestamp()), state.version + 1)
 
     def __str__(self) -> str:
@@ -115,6 +109,11 @@ class ExportStream:
     def known_columns(self) -> dict[str, Column]:
         """All columns that are known by now, by property, in order."""
         return self.columns.known | self.own_columns
+
+    def columns_with(self, headers: Sequence[str]) -> dict[str, Column]:
+        """List the known columns, by property, and those that a file with these headers would have."""
+        headers = [*self._headers, *(each for each in headers if each not in self._headers)]
+        return self._columns(headers).known | self.own_columns
 
     def selects(self, name: str) -> bool:
         """Tell whether a property is wanted, as keys always are."""
@@ -182,6 +181,26 @@ class ExportStream:
         self._waiting = [entry.to_state() for entry in left.waiting if entry.triggered]
         return windows, failed
 
+    def sample(self, end: datetime, ledger: Ledger, tell: Callable[[Job], None]) -> PlannedWindow:
+        """Make the job of the last whole window, or go on with it where an earlier run has triggered it.
+
+        It asks for what a run asks for, so the next run goes on with it, and finds its files here.
+
+        Args:
+            end: The exclusive end of a run, in UTC.
+            ledger: What earlier runs have triggered.
+            tell: Called with the job after each of its transitions.
+        """
+        columns, window = self._wanted_columns(), self._last_window(end)
+        request = Request(self.export, window, columns, self._fingerprint(columns, window), new_export_id())
+        planned = PlannedWindow(
+            self.name, self.provider.name, request, ledger, tell, last=self.state.last_export_id
+        )
+        for entry in ledger.entries():
+            if entry.request == request.fingerprint and entry.error is None and entry.written_at is None:
+                planned.adopt(entry)
+        return planned
+
     def set_jobs(self, jobs: Iterable[Mapping[str, Any]]) -> None:
         """Say in the state which jobs are triggered and not fully written."""
         self.state.set_jobs([*self._waiting, *jobs])
@@ -196,6 +215,16 @@ class ExportStream:
         planned.over = True
         planned.job.fail(why)
         return planned.job
+
+    def _columns(self, headers: Sequence[str]) -> Columns:
+        return Columns(
+            self.export,
+            style=self._settings.column_names,
+            dictionary=self.provider.dictionary(self.export),
+            catalog=self._catalog,
+            headers=headers,
+            names=self.state.names,
+        )
 
     def _own(self, name: str) -> bool:
         return name in (*self.constants, EXPORT_ID, WINDOW_START, WINDOW_END, ROW_NUMBER)
@@ -234,6 +263,27 @@ class ExportStream:
         assert export.window is not None
         grid = Grid(export.window, export.zone, export.start_date)
         return to_do(grid, bookmark=bookmark, lookback=export.lookback or grid.length * 0, end=end)
+
+    def _last_window(self, end: datetime) -> Window | None:
+        """Find the last window that is over; where there is none, the last one.
+
+        Raises:
+            SettingsError: There is none at all.
+        """
+        export = self.export
+        if not export.incremental:
+            return None
+        assert export.start_date is not None  # filled in when decoded, as is the window
+        assert export.window is not None
+        grid = Grid(export.window, export.zone, export.start_date)
+        recent = max(export.start_date, end - 2 * max(grid.length, DAY))
+        last: Window | None = None
+        for window in grid.windows(recent, end):
+            if last is None or window.end < end or window.end - window.start >= last.end - last.start:
+                last = window
+        if last is None:
+            raise SettingsError([f"{self}: start_date is not before the end of the run: nothing to sample"])
+        return last
 
     def _fingerprint(self, columns: Sequence[str] | None, window: Window | None) -> str:
         """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request."""

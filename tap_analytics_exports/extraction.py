@@ -34,7 +34,7 @@ from tap_analytics_exports.events import (
 )
 from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Wanted
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run_record
-from tap_analytics_exports.jobs.ledger import peek
+from tap_analytics_exports.jobs.ledger import headers_in
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.parse import BadRow
@@ -42,6 +42,7 @@ from tap_analytics_exports.planning import PlannedJob, planned
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
+from tap_analytics_exports.sampling import Sample, sample
 from tap_analytics_exports.settings import Column, Settings, decode, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
@@ -111,12 +112,22 @@ class Extraction:
     @cached_property
     def streams(self) -> dict[str, Stream]:
         """Each export's stream, and the two that describe the run, by name."""
+        return self._streams({export.name: export.known_columns for export in self._exports})
+
+    def discover(self) -> dict[str, Stream]:
+        """Tell `streams` with the columns, too, that only files had so far, as the ledger remembers them."""
+        folders = {export.name: self._places.folder(export.key) for export in self._exports}
+        return self._streams(
+            {export.name: export.columns_with(headers_in(folders[export.name])) for export in self._exports}
+        )
+
+    def _streams(self, columns: Mapping[str, Mapping[str, Column]]) -> dict[str, Stream]:
         streams = {
             export.name: Stream(
                 export.name,
                 export.primary_key,
                 WINDOW_START if export.export.incremental else None,
-                export.known_columns,
+                columns[export.name],
                 None if export.export.incremental else export.version,
                 frozenset(export.own_columns),
             )
@@ -166,12 +177,14 @@ class Extraction:
 
         Nothing is asked of a vendor but what `streams` needs, and a run that goes on is not disturbed.
         """
-        end = self._end()
-        return [
-            job
-            for export in self._exports
-            for job in planned(export, end, peek(self._places.folder(export.key)))
-        ]
+        return planned(self._exports, self._places, self._end())
+
+    def sample(self) -> Iterator[Sample]:
+        """Export the last whole window of each stream, or a snapshot, and say what its columns look like.
+
+        Nothing is written and no bookmark moves; the next run goes on with these jobs, which the ledger has.
+        """
+        return sample(self._exports, self._jobs, self._places, self._end())
 
     # The run
 
@@ -255,6 +268,7 @@ class Extraction:
             else:
                 export.state.pass_window(job.window)
             export.state.remember_names(export.columns.names)
+            job.planned.ledger.remember_headers(export.columns.headers)
         yield self._checkpoint(export)
         self._jobs.told(job)
         if job.outcome is Outcome.WRITTEN:

@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 from tap_analytics_exports.exports import ExportStream
 from tap_analytics_exports.jobs.entries import Entry
+from tap_analytics_exports.jobs.ledger import peek
+from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.reconcile import Reconciled
 from tap_analytics_exports.providers.base import Request
 from tap_analytics_exports.redaction import clean
@@ -39,14 +41,18 @@ class PlannedJob:
     submitted_at: datetime | None = None
 
 
-def planned(export: ExportStream, end: datetime, remembered: Iterable[Entry]) -> Iterator[PlannedJob]:
-    """Say which jobs of an export a run would have, in their order; changes nothing.
+def planned(exports: Iterable[ExportStream], places: Places, end: datetime) -> list[PlannedJob]:
+    """Say which jobs a run would have, in their order; changes nothing.
 
     Args:
-        export: The export.
+        exports: The exports of the run.
+        places: Where their ledgers are.
         end: The exclusive end of the run, in UTC.
-        remembered: The jobs that the ledger has.
     """
+    return [job for export in exports for job in _planned(export, end, peek(places.folder(export.key)))]
+
+
+def _planned(export: ExportStream, end: datetime, remembered: Iterable[Entry]) -> Iterator[PlannedJob]:
     requests, left = export.lay_out(end, remembered)
     of_state = {entry.export_id for entry in export.state.jobs}
     for request in requests:

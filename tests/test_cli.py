@@ -2,8 +2,10 @@
 
 import json
 import re
+from datetime import UTC, datetime, timedelta
 
 import pytest
+import yaml
 from conftest import run_tap
 
 from tap_analytics_exports import Checked, Extraction
@@ -181,3 +183,65 @@ def test_a_plan_of_what_is_wrong_is_refused(sandbox):
     assert (result.exit_code, result.stdout) == (1, ""), result.stderr
     assert "Traceback" not in result.stderr
     assert run_tap(sandbox.config("gooee"), "--plan", "--format", "markdown").exit_code == 2
+
+
+# --sample
+
+
+def blocks(text: str) -> dict[str, dict]:
+    """The settings that a sample prints, by stream."""
+    found = {}
+    for block in text.strip().split("\n\n"):
+        stream = re.match(r"# (\w+) ", block)
+        assert stream, block
+        found[stream[1]] = yaml.safe_load(block) or {}
+    return found
+
+
+def test_a_sample_prints_columns_that_the_next_run_takes_with_the_same_exports(sandbox, tmp_path):
+    start = (datetime.now(UTC) - timedelta(days=2)).date()
+    config = sandbox.config(ledger=str(tmp_path / "ledger"), start_date=start.isoformat())
+    result = run_tap(config, "--sample")
+    assert result.exit_code == 0, result.stderr
+    found = blocks(result.stdout)
+    exports = {each["name"]: each for name in PROVIDERS for each in config[name]["exports"]}
+    assert found.keys() == exports.keys()
+    triggered = len(sandbox.get("jobs"))
+    assert triggered == len(exports)
+    for name, block in found.items():
+        exports[name] |= block
+    run = run_tap({**config, "on_bad_row": "fail"}, env={"TMPDIR": str(tmp_path)})
+    assert run.exit_code == 0, run.stderr
+    assert {each["stream"] for each in run.runs if each["resumed"]} == exports.keys()
+    assert run.schema("flex_missed")["date"]["format"] == "date"
+
+
+def test_a_sample_lets_discovery_know_the_columns(sandbox, tmp_path):
+    config = sandbox.config("giosg", ledger=str(tmp_path))
+    export = config["giosg"]["exports"][0]
+    export["exclude_columns"] = ["geo_city"]
+
+    def discovered() -> set[str]:
+        streams = json.loads(run_tap(config, "--discover").stdout)["streams"]
+        schema = next(each["schema"] for each in streams if each["stream"] == export["name"])
+        return set(schema["properties"])
+
+    before = discovered()
+    result = run_tap(config, "--sample")
+    assert {"event_id", "browser_name"} <= discovered() - before
+    assert "geo_city" not in discovered()
+    assert "geo_city" not in result.stdout
+    assert not any("geo_city" in path.read_text() for path in tmp_path.rglob("headers"))
+
+
+def test_a_sample_says_what_went_wrong_and_shows_the_rest(sandbox):
+    config = sandbox.config("giosg", "gooee", ledger="")
+    config["gooee"]["api_token"] = "not-this-one"
+    result = run_tap(config, "--sample")
+    assert result.exit_code == 3
+    found = blocks(result.stdout)
+    assert "columns" in found["giosg_calls"]
+    assert found["gooee_energy"] == {}
+    assert re.search(r"# gooee_energy \(gooee\): .*401", result.stdout)
+    assert "the ledger is turned off" in result.stderr
+    assert "not-this-one" not in result.stdout + result.stderr

@@ -10,7 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,6 +19,8 @@ import msgspec
 from tap_analytics_exports.errors import TapError
 from tap_analytics_exports.jobs.entries import Entry, read_entry
 from tap_analytics_exports.redaction import clean_logger
+
+_HEADERS = "headers"
 
 logger = clean_logger(__name__)
 
@@ -30,6 +32,14 @@ class AlreadyRunning(TapError):
 def peek(folder: Path | None) -> list[Entry]:
     """Read the entries in a ledger's folder, whoever has it in hand; changes nothing."""
     return [entry for _, entry in _read(folder) if isinstance(entry, Entry)]
+
+
+def headers_in(folder: Path | None) -> list[str]:
+    """Read the headers of the last file of an export, as far as its ledger's folder knows them."""
+    try:
+        return msgspec.json.decode((folder / _HEADERS).read_bytes(), type=list[str]) if folder else []
+    except (OSError, ValueError):
+        return []
 
 
 def _read(folder: Path | None) -> Iterator[tuple[Path, Entry | Exception]]:
@@ -126,6 +136,12 @@ class Ledger:
         if self._folder is not None:
             (self._folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
+
+    def remember_headers(self, headers: Sequence[str]) -> None:
+        """Keep the headers of a file, by which the columns are known before the next run."""
+        if self._folder is not None and headers and list(headers) != headers_in(self._folder):
+            with suppress(OSError):  # which costs no job
+                self._write(self._folder / _HEADERS, msgspec.json.encode(list(headers)))
 
     def files(self, export_id: str) -> Path:
         """Find the folder of a job's downloads, made if need be, with mode 0700."""

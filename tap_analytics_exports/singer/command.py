@@ -27,6 +27,7 @@ class CommandLine(TapAnalyticsExports):
         about: bool = False,
         about_format: str | None = None,
         plan: bool = False,
+        sample: bool = False,
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
@@ -54,6 +55,8 @@ class CommandLine(TapAnalyticsExports):
             write = plans.as_json if about_format else plans.as_text
             click.echo(write(tap.extraction.plan(), tap.extraction.providers))
             return
+        if sample:
+            sys.exit(tap.sample())
         code = tap.run()
         if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,14 +77,14 @@ class CommandLine(TapAnalyticsExports):
         for option in command.params:
             if isinstance(option, click.Option) and option.name in texts:
                 option.help = texts[option.name]
-        command.params.append(
-            click.Option(
-                ["--plan"],
-                is_flag=True,
-                help="Print the jobs that a run would trigger, and those of earlier runs that it would go on "
-                "with, for this --state and --catalog; trigger none, and change nothing.",
-            )
-        )
+        flags = {
+            "--plan": "Print the jobs that a run would trigger, and those of earlier runs that it would go "
+            "on with, for this --state and --catalog; trigger none, and change nothing.",
+            "--sample": "Export the last whole window of each selected stream, or a snapshot, and print the "
+            "`columns` of its settings with the types that were seen. No bookmark moves, and the next run "
+            "uses these exports.",
+        }
+        command.params += [click.Option([flag], is_flag=True, help=text) for flag, text in flags.items()]
         return command
 
     @classmethod

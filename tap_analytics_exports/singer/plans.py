@@ -65,13 +65,16 @@ def _likeness(job: PlannedJob) -> tuple[object, ...]:
 
 def _row(alike: Sequence[PlannedJob]) -> Sequence[str]:
     first, last = alike[0], alike[-1]
-    window = "snapshot"
-    if first.window is not None and last.window is not None:
-        window = f"{_time(first.window[0])}/{_time(last.window[1])}"
+    window = span(None if first.window is None or last.window is None else (first.window[0], last.window[1]))
     action = first.action if first.source is None else f"{first.action}, from {first.source}"
     since = f", at {_time(first.submitted_at)}" if first.submitted_at else ""
     since += " and later" if since and len(alike) > 1 else ""
     return first.stream, first.provider, window, str(len(alike)), action, first.why + since
+
+
+def span(window: tuple[datetime, datetime] | None) -> str:
+    """Write a span of time, or that there is none."""
+    return "a snapshot" if window is None else f"{_time(window[0])}/{_time(window[1])}"
 
 
 def _time(when: datetime) -> str:

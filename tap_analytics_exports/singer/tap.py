@@ -10,6 +10,7 @@ from contextlib import closing
 from functools import cached_property
 from typing import Any, ClassVar
 
+import click
 from singer_sdk import Stream, Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
@@ -27,6 +28,7 @@ from tap_analytics_exports.extraction import Extraction, settings_types
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.output import Output
+from tap_analytics_exports.singer.samples import as_yaml
 from tap_analytics_exports.singer.signals import Signals
 from tap_analytics_exports.singer.streams import TapStream
 
@@ -100,7 +102,7 @@ class TapAnalyticsExports(Tap):
         batch = self.settings.batch_config
         return [
             TapStream(self, stream, None if name in META_STREAMS else batch)
-            for name, stream in self.extraction.streams.items()
+            for name, stream in self.extraction.discover().items()
         ]
 
     @property
@@ -158,6 +160,30 @@ class TapAnalyticsExports(Tap):
         finally:
             self.extraction.close()
         return signals.exit_code or code
+
+    def sample(self) -> int:
+        """Print what an export of each selected stream shows of its columns.
+
+        Returns:
+            The exit code that tells how it went.
+        """
+        self.choose()
+        code = 0
+        try:
+            for each in self.extraction.sample():
+                click.echo(as_yaml(each))
+                code = code if each.problem is None else EXIT_FAILED
+        except TapError as error:
+            self.logger.error("%s", error)
+            code = EXIT_SETTINGS
+        finally:
+            self.extraction.log_out()
+            self.extraction.close()
+        if self.settings.ledger == "":
+            self.logger.warning(
+                "the ledger is turned off, so neither discovery nor the next run knows of this"
+            )
+        return code
 
     def sync_all(self) -> None:  # type: ignore[misc] # the SDK's own goes from stream to stream
         """Write the messages of the whole run.
