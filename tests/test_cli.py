@@ -208,30 +208,14 @@ def test_a_sample_prints_columns_that_the_next_run_takes_with_the_same_exports(s
     assert found.keys() == exports.keys()
     triggered = len(sandbox.get("jobs"))
     assert triggered == len(exports)
+    listed = json.loads(run_tap(config, "--discover").stdout)["streams"]
+    assert "dim4" in next(each for each in listed if each["stream"] == "giosg_calls")["schema"]["properties"]
     for name, block in found.items():
         exports[name] |= block
     run = run_tap({**config, "on_bad_row": "fail"}, env={"TMPDIR": str(tmp_path)})
     assert run.exit_code == 0, run.stderr
     assert {each["stream"] for each in run.runs if each["resumed"]} == exports.keys()
     assert run.schema("flex_missed")["date"]["format"] == "date"
-
-
-def test_a_sample_lets_discovery_know_the_columns(sandbox, tmp_path):
-    config = sandbox.config("giosg", ledger=str(tmp_path))
-    export = config["giosg"]["exports"][0]
-    export["exclude_columns"] = ["geo_city"]
-
-    def discovered() -> set[str]:
-        streams = json.loads(run_tap(config, "--discover").stdout)["streams"]
-        schema = next(each["schema"] for each in streams if each["stream"] == export["name"])
-        return set(schema["properties"])
-
-    before = discovered()
-    result = run_tap(config, "--sample")
-    assert {"event_id", "browser_name"} <= discovered() - before
-    assert "geo_city" not in discovered()
-    assert "geo_city" not in result.stdout
-    assert not any("geo_city" in path.read_text() for path in tmp_path.rglob("headers"))
 
 
 def test_a_sample_says_what_went_wrong_and_shows_the_rest(sandbox):
