@@ -186,10 +186,16 @@ def test_a_job_that_waits_in_the_queue_when_the_process_dies_is_no_lost_one(sand
     rule = {"service": "intelepeer", "method": "POST", "path": "/Q$", "times": None, "action": busy}
     sandbox.post("faults", [rule])
     found = only(config(sandbox, "intelepeer", ledger=str(tmp_path)), "intelepeer", "calls")
-    with start_tap(found) as process:
-        while sum(request["status"] == 429 for request in sandbox.get("requests")) < 4:
+
+    def waits() -> bool:
+        """Tell whether the jobs that may go are refused, and the ledger knows that none of them was taken."""
+        refused = sum(request["status"] == 429 for request in sandbox.get("requests"))
+        entries = [json.loads(path.read_bytes()) for path in tmp_path.glob("*/*.json")]
+        return refused == 2 and not any(part["sent"] for entry in entries for part in entry["parts"])
+
+    with start_tap(found | {"poll_interval": "PT1M"}) as process:
+        while not waits():
             time.sleep(0.05)
-        time.sleep(0.1)
         process.kill()
     sandbox.post("faults", [])
     result = run_tap(found)
