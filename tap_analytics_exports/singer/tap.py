@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
-import signal
 import sys
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
@@ -18,24 +16,16 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
 from singer_sdk.tap_base import CliTestOptionValue
 
-from tap_analytics_exports import redaction
+from tap_analytics_exports import process, redaction
 from tap_analytics_exports.ahead import ahead
-from tap_analytics_exports.errors import (
-    CredentialsRefused,
-    ExportsFailed,
-    Interrupted,
-    SettingsError,
-    TapError,
-)
+from tap_analytics_exports.errors import SettingsError, TapError
 from tap_analytics_exports.extraction import Extraction, settings_types
+from tap_analytics_exports.process import EXIT_SETTINGS
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer import given
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.output import Output
-from tap_analytics_exports.singer.signals import Signals
 from tap_analytics_exports.singer.streams import TapStream
-
-EXIT_SETTINGS, EXIT_FAILED = 1, 3
 
 _BLOCKS = settings_types()
 
@@ -124,30 +114,11 @@ class TapAnalyticsExports(Tap):
         Returns:
             The exit code that tells how it went.
         """
-        signals = self._signals = Signals(self._stop, self._give_up)
-        try:
-            self._check_batches()
-            self.sync_all()
-            code = 0
-        except Interrupted:
-            code = 128 + signal.SIGTERM
-        except CredentialsRefused:
-            code = EXIT_SETTINGS
-        except ExportsFailed:
-            code = EXIT_FAILED
-        except TapError as error:
-            self.logger.error("%s", error)
-            code = EXIT_SETTINGS
-        except BrokenPipeError:
-            self.logger.error("nobody reads the output any more")
-            return 128 + signal.SIGPIPE
-        except OSError as error:
-            where = error.filename or "standard output"
-            self.logger.error("%s: %s", where, error.strerror or error)
-            return os.EX_IOERR
-        finally:
-            self.extraction.close()
-        return signals.exit_code or code
+        return process.exit_code(self._write_all, self.extraction, self.output)
+
+    def _write_all(self) -> None:
+        self._check_batches()
+        self.sync_all()
 
     def sync_all(self) -> None:  # type: ignore[misc] # the SDK's own goes from stream to stream
         """Write the messages of the whole run.
@@ -171,8 +142,6 @@ class TapAnalyticsExports(Tap):
             streams[name] = stream
         for name, known in self.extraction.streams.items():
             streams[name].update(known)
-        # Rows have threads of their own, which those of polars would only get in the way of.
-        os.environ.setdefault("POLARS_MAX_THREADS", "1")
         messages = Messages(streams, self.output)
         try:
             with closing(ahead(messages.pieces(iter(self.extraction)), "renders")) as pieces:
@@ -190,15 +159,6 @@ class TapAnalyticsExports(Tap):
         """Sync all streams, as the SDK's suite of tests does with it; an export can't be run dry."""
         self.sync_all()
         return True
-
-    def _stop(self) -> None:
-        self.output.stopped = True
-        self.extraction.stop()
-
-    def _give_up(self) -> None:
-        """End where no safe point came, as when nobody reads the output."""
-        self.extraction.close(0)
-        os._exit(self._signals.exit_code or os.EX_SOFTWARE)
 
     def _check_batches(self) -> None:
         """Find what makes batches impossible, before anything is triggered.
@@ -272,12 +232,7 @@ class TapAnalyticsExports(Tap):
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
                 cls.logger.error("%s", problem)
             sys.exit(EXIT_SETTINGS)
-        code = tap.run()
-        if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stdout.flush()
-        logging.shutdown()
-        os._exit(code)  # threads that still wait for a vendor do not hold up the end
+        process.end(tap.run())
 
     @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
