@@ -78,19 +78,19 @@ def _run(asked: argparse.Namespace, output: LineOutput) -> int:
     """
     try:
         if asked.command == "spec":
-            output.write_lines(_spec())
+            output.write_lines(spec())
             return 0
         config = _json(asked.config, "config")
         if asked.command == "check":
-            output.write_lines(_check(config))
+            output.write_lines(check(config))
             return 0
         if asked.command == "discover":
-            output.write_lines(_discover(config))
+            output.write_lines(discover(config))
             return 0
         catalog = Catalog.of(_json(asked.catalog, "catalog"))
         state = catalog.state(_json(asked.state, "state") if asked.state else [])
         extraction = Extraction(config, state)
-        return process.exit_code(partial(_read, extraction, catalog, output), extraction, output)
+        return process.exit_code(partial(read, extraction, catalog, output), extraction, output)
     except TapError as error:
         output.write_lines(_error(error))
         return process.EXIT_SETTINGS
@@ -102,7 +102,7 @@ def _run(asked: argparse.Namespace, output: LineOutput) -> int:
 # The commands
 
 
-def _spec() -> bytes:
+def spec() -> bytes:
     """Say what the settings are; batch files are no matter of Airbyte's."""
     schema = _for_airbyte(json_schema(settings_types()))
     del schema["properties"]["batch_config"]
@@ -110,7 +110,7 @@ def _spec() -> bytes:
     return _message("SPEC", {"connectionSpecification": head | schema})
 
 
-def _check(config: Any) -> bytes:
+def check(config: Any) -> bytes:
     """Try what the settings say, as far as can be without an export."""
     try:
         with Extraction(config) as extraction:
@@ -133,13 +133,13 @@ def _checked(extraction: Extraction) -> Iterator[tuple[str, str | None]]:
             yield name, None
 
 
-def _discover(config: Any) -> bytes:
+def discover(config: Any) -> bytes:
     """List the streams."""
     with Extraction(config) as extraction:
         return _message("CATALOG", {"streams": [_stream(each) for each in extraction.streams.values()]})
 
 
-def _read(extraction: Extraction, catalog: Catalog, output: LineOutput) -> None:
+def read(extraction: Extraction, catalog: Catalog, output: LineOutput) -> None:
     """Write all messages of a run.
 
     Raises:
