@@ -60,7 +60,7 @@ def main() -> None:
     logs: SimpleQueue[logging.LogRecord] = SimpleQueue()
     # By a thread of its own, as no thread that polls a job is to wait for a reader of the output.
     listener = QueueListener(logs, _LogLines(output))
-    logging.basicConfig(level=logging.INFO, handlers=[QueueHandler(logs)])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[QueueHandler(logs)])
     redaction.install()
     listener.start()
     try:

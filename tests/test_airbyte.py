@@ -321,8 +321,8 @@ def test_what_is_no_catalog_is_called_so(odd):
 # By the front door
 
 
-def source(tmp_path, command, **files):
-    arguments = [SOURCE, command]
+def command(tmp_path, verb, **files):
+    arguments = [SOURCE, verb]
     for name, content in files.items():
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(content))
@@ -330,42 +330,49 @@ def source(tmp_path, command, **files):
     return arguments
 
 
-def lines_of(process):
-    return [json.loads(line) for line in process.stdout.splitlines()]
+def source(tmp_path, verb, **files):
+    """Run the source to its end: exit code, messages, and all that it said."""
+    run = subprocess.run(
+        command(tmp_path, verb, **files), capture_output=True, text=True, check=False, timeout=60
+    )
+    return run.returncode, [json.loads(line) for line in run.stdout.splitlines()], run.stdout + run.stderr
 
 
 def test_the_command_writes_nothing_but_messages(sandbox, tmp_path):
     config = sandbox.config("giosg", ledger="")
-    wrong = {**config, "giosg": {**config["giosg"], "api_token": "not-the-right-one"}}
-    run = {"capture_output": True, "text": True, "check": False, "timeout": 60}
-    found = subprocess.run(source(tmp_path, "discover", config=config), **run)
-    (catalog,) = [m["catalog"] for m in lines_of(found) if m["type"] == "CATALOG"]
-    streams = [{"stream": stream, "sync_mode": "incremental"} for stream in catalog["streams"]]
-    done = subprocess.run(source(tmp_path, "read", config=config, catalog={"streams": streams}), **run)
-    assert done.returncode == 0, done.stdout
-    messages = lines_of(done)
+    _, messages, _ = source(tmp_path, "discover", config=config)
+    (found,) = [m["catalog"] for m in messages if m["type"] == "CATALOG"]
+    catalog = {"streams": [{"stream": stream, "sync_mode": "incremental"} for stream in found["streams"]]}
+    code, messages, said = source(tmp_path, "read", config=config, catalog=catalog)
+    assert code == 0, said
     assert {m["type"] for m in messages} == {"LOG", "RECORD", "STATE", "TRACE"}
-    assert all(statuses(messages, s["stream"]["name"])[-1] == "COMPLETE" for s in streams)
-    refused = subprocess.run(source(tmp_path, "read", config=wrong, catalog={"streams": streams}), **run)
-    assert refused.returncode == 1
-    assert {error["failure_type"] for error in errors(lines_of(refused))} == {"config_error"}
-    (bad,) = lines_of(subprocess.run(source(tmp_path, "check", config=wrong), **run))
-    assert bad["connectionStatus"]["status"] == "FAILED"
-    assert "giosg: " in bad["connectionStatus"]["message"]
-    unusable = subprocess.run(source(tmp_path, "discover", config={"giosg": {"exports": 5}}), **run)
-    assert unusable.returncode == 1
-    assert "giosg.exports" in errors(lines_of(unusable))[0]["message"]
-    assert "not-the-right-one" not in refused.stdout + refused.stderr + json.dumps(bad)
+    assert all(statuses(messages, stream["name"])[-1] == "COMPLETE" for stream in found["streams"])
+
+
+def test_what_the_settings_have_wrong_is_told_as_such(sandbox, tmp_path):
+    config = sandbox.config("giosg", ledger="")
+    config["giosg"]["api_token"] = "not-the-right-one"
+    name = config["giosg"]["exports"][0]["name"]
+    catalog = {"streams": [{"stream": {"name": name, "json_schema": {}}, "sync_mode": "incremental"}]}
+    code, messages, said = source(tmp_path, "read", config=config, catalog=catalog)
+    assert (code, {each["failure_type"] for each in errors(messages)}) == (1, {"config_error"})
+    assert "not-the-right-one" not in said
+    code, messages, said = source(tmp_path, "check", config=config)
+    assert (code, messages[-1]["connectionStatus"]["status"]) == (0, "FAILED")
+    assert "giosg: " in messages[-1]["connectionStatus"]["message"]
+    assert "not-the-right-one" not in said
+    code, messages, _ = source(tmp_path, "discover", config={"giosg": {"exports": 5}})
+    assert (code, errors(messages)[0]["failure_type"]) == (1, "config_error")
+    assert "giosg.exports" in errors(messages)[0]["message"]
 
 
 def test_a_run_that_is_stopped_ends_with_whole_lines_and_the_code_that_says_so(sandbox, tmp_path):
     sandbox.post("settings", {"giosg_seconds": 30})
     config = sandbox.config("giosg", ledger="")
     export = config["giosg"]["exports"][0]["name"]
-    schema = {"name": export, "json_schema": {}, "supported_sync_modes": ["incremental"]}
-    catalog = {"streams": [{"stream": schema, "sync_mode": "incremental"}]}
-    command = source(tmp_path, "read", config=config, catalog=catalog)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    catalog = {"streams": [{"stream": {"name": export, "json_schema": {}}, "sync_mode": "incremental"}]}
+    started = command(tmp_path, "read", config=config, catalog=catalog)
+    with subprocess.Popen(started, stdout=subprocess.PIPE, text=True) as process:
         killer = threading.Timer(60, process.kill)
         killer.start()
         try:
