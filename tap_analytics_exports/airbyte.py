@@ -114,23 +114,13 @@ def check(config: Any) -> bytes:
     """Try what the settings say, as far as can be without an export."""
     try:
         with Extraction(config) as extraction:
-            problems = [f"{name}: {problem}" for name, problem in _checked(extraction) if problem]
+            problems = [f"{each.name}: {each.problem}" for each in extraction.check() if each.problem]
     except SettingsError as error:
         problems = error.problems
     status: Json = {"status": "FAILED" if problems else "SUCCEEDED"}
     if problems:
         status["message"] = redaction.clean("\n".join(problems))
     return _message("CONNECTION_STATUS", status)
-
-
-def _checked(extraction: Extraction) -> Iterator[tuple[str, str | None]]:
-    for name, provider in extraction.providers.items():
-        try:
-            provider.check()
-        except TapError as error:
-            yield name, str(error)
-        else:
-            yield name, None
 
 
 def discover(config: Any) -> bytes:

@@ -15,7 +15,7 @@ from tap_analytics_exports.errors import TapError
 from tap_analytics_exports.jobs.entries import Entry
 from tap_analytics_exports.jobs.job import Job, PlannedWindow, new_export_id, now
 from tap_analytics_exports.jobs.ledger import Ledger
-from tap_analytics_exports.jobs.reconcile import reconcile
+from tap_analytics_exports.jobs.reconcile import Reconciled, reconcile
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.redaction import clean_logger
@@ -125,10 +125,31 @@ class ExportStream:
         """A name for what belongs to this export of this account."""
         return f"{self.name}-{self._fingerprint(None, None)[:12]}"
 
+    def lay_out(self, end: datetime, remembered: Iterable[Entry]) -> tuple[list[Request[Any]], Reconciled]:
+        """Find what is to be exported, and what becomes of the jobs of earlier runs; changes nothing.
+
+        Args:
+            end: The exclusive end of the run, in UTC.
+            remembered: The jobs that the ledger has.
+        """
+        columns = self._wanted_columns()
+        requests = []
+        for window in self._windows(end):
+            print_ = self._fingerprint(columns, window)
+            requests.append(Request(self.export, window, columns, print_, new_export_id()))
+        return requests, reconcile(
+            state=self.state.jobs,
+            ledger=remembered,
+            bookmark=self.state.bookmark,
+            last_export_id=self.state.last_export_id,
+            wanted={request.fingerprint for request in requests},
+            now=now(),
+        )
+
     def plan(
         self, end: datetime, ledger: Ledger, tell: Callable[[Job], None]
     ) -> tuple[list[PlannedWindow], list[Job]]:
-        """Lay out the jobs of this run.
+        """Make the jobs of this run, and let go of those of earlier runs that have served.
 
         Args:
             end: The exclusive end of the run, in UTC.
@@ -139,19 +160,8 @@ class ExportStream:
             The windows to export, in their order, those jobs adopted that are on their way already; and jobs
             of earlier runs that are over, of which nobody was told.
         """
-        columns = self._wanted_columns()
-        requests = []
-        for window in self._windows(end):
-            print_ = self._fingerprint(columns, window)
-            requests.append(Request(self.export, window, columns, print_, new_export_id()))
-        left = reconcile(
-            state=self.state.jobs,
-            ledger=ledger.entries(),
-            bookmark=self.state.bookmark,
-            last_export_id=self.state.last_export_id,
-            wanted={request.fingerprint for request in requests},
-            now=now(),
-        )
+        self._warn(end)
+        requests, left = self.lay_out(end, ledger.entries())
         for export_id in left.forgotten:
             ledger.forget(export_id)
         for entry in left.reused:
@@ -204,20 +214,24 @@ class ExportStream:
         selected = [header for header, name in self.columns.listed.items() if self.selects(name)]
         return self.provider.wanted(self.export, selected)
 
+    def _warn(self, end: datetime) -> None:
+        """Say why there is nothing to export, where that may be a mistake."""
+        start, bookmark = self.export.start_date, self.state.bookmark
+        if not self.export.incremental or start is None:
+            return
+        if bookmark is not None and bookmark > now():
+            logger.warning(
+                "%s: its bookmark, %s, is in the future; nothing before it is exported", self, bookmark
+            )
+        elif bookmark is None and start >= end:
+            logger.warning("%s: its start_date, %s, is not before the end of the run", self, start)
+
     def _windows(self, end: datetime) -> Iterable[Window | None]:
         export, bookmark = self.export, self.state.bookmark
         if not export.incremental:
             return [None]
         assert export.start_date is not None  # filled in when decoded, as is the window
         assert export.window is not None
-        if bookmark is not None and bookmark > now():
-            logger.warning(
-                "%s: its bookmark, %s, is in the future; nothing before it is exported", self, bookmark
-            )
-        elif bookmark is None and export.start_date >= end:
-            logger.warning(
-                "%s: its start_date, %s, is not before the end of the run", self, export.start_date
-            )
         grid = Grid(export.window, export.zone, export.start_date)
         return to_do(grid, bookmark=bookmark, lookback=export.lookback or grid.length * 0, end=end)
 

@@ -88,4 +88,10 @@ def assert_served(
     names = [name for name in next(iter(rows)) if name in titles]
     assert len(names) > 2
     expected = Counter(tuple(plain(row[titles[name]]) for name in names) for row in wanted)
-    assert Counter(tuple(plain(row[name]) for name in names) for row in rows) == expected, stream
+    found = Counter(tuple(plain(row[name]) for name in names) for row in rows)
+    assert found == expected, (
+        stream,
+        names,
+        next(iter(found - expected), 0),
+        next(iter(expected - found), 0),
+    )

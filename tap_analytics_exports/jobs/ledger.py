@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,6 +25,24 @@ logger = clean_logger(__name__)
 
 class AlreadyRunning(TapError):
     """Another process has the same export in hand."""
+
+
+def peek(folder: Path | None) -> list[Entry]:
+    """Read the entries in a ledger's folder, whoever has it in hand; changes nothing."""
+    return [entry for _, entry in _read(folder) if isinstance(entry, Entry)]
+
+
+def _read(folder: Path | None) -> Iterator[tuple[Path, Entry | Exception]]:
+    """Read each entry in a folder, or find why it can't be read."""
+    for path in sorted(folder.glob("*.json")) if folder else ():
+        try:
+            entry = read_entry(msgspec.json.decode(path.read_bytes()))
+            if entry.export_id != path.stem:
+                raise msgspec.ValidationError("its name is another")
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            yield path, error
+        else:
+            yield path, entry
 
 
 class Ledger:
@@ -65,17 +84,13 @@ class Ledger:
         One that can't be read is left aside, renamed to `.unread`.
         """
         found: list[Entry] = []
-        for path in sorted(self._folder.glob("*.json")) if self._folder else ():
-            try:
-                entry = read_entry(msgspec.json.decode(path.read_bytes()))
-                if entry.export_id != path.stem:
-                    raise msgspec.ValidationError("its name is another")
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                logger.warning("an entry of the ledger can't be read and is left aside: %s (%s)", path, error)
-                with suppress(OSError):
-                    path.rename(path.with_suffix(".unread"))
-            else:
+        for path, entry in _read(self._folder):
+            if isinstance(entry, Entry):
                 found.append(entry)
+                continue
+            logger.warning("an entry of the ledger can't be read and is left aside: %s (%s)", path, entry)
+            with suppress(OSError):
+                path.rename(path.with_suffix(".unread"))
         for path in self._folder.glob("*.new") if self._folder else ():
             path.unlink(missing_ok=True)  # of a process that died while it wrote
         known = {entry.export_id for entry in found}

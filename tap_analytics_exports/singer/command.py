@@ -12,7 +12,7 @@ from singer_sdk.tap_base import CliTestOptionValue
 from tap_analytics_exports import process
 from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.process import EXIT_SETTINGS
-from tap_analytics_exports.singer import given
+from tap_analytics_exports.singer import given, plans
 from tap_analytics_exports.singer.tap import TapAnalyticsExports
 
 
@@ -25,11 +25,14 @@ class CommandLine(TapAnalyticsExports):
         *,
         about: bool = False,
         about_format: str | None = None,
+        plan: bool = False,
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
         """Run the tap, and end the process with the code that tells how it went."""
+        if plan and about_format == "markdown":
+            raise click.BadOptionUsage("format", "--plan is a table, or --format json")
         if about:
             cls.print_about(about_format)
             return
@@ -45,7 +48,35 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
                 cls.logger.error("%s", problem)
             sys.exit(EXIT_SETTINGS)
+        if plan:
+            tap.choose()
+            write = plans.as_json if about_format else plans.as_text
+            click.echo(write(tap.extraction.plan(), tap.extraction.providers))
+            return
         process.end(tap.run())
+
+    @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Make the command, with the SDK's options and ours."""
+        command = super().get_singer_command()
+        texts = {
+            "test": "Check each provider's credentials, and each export as far as can be seen without "
+            "triggering any; print a line for each, and exit with 1 if anything is wrong. --test=schema "
+            "prints the SCHEMA messages.",
+            "about_format": "How --about is written (json, markdown), or --plan (json).",
+        }
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name in texts:
+                option.help = texts[option.name]
+        command.params.append(
+            click.Option(
+                ["--plan"],
+                is_flag=True,
+                help="Print the jobs that a run would trigger, and those of earlier runs that it would go on "
+                "with, for this --state and --catalog; trigger none, and change nothing.",
+            )
+        )
+        return command
 
     @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
@@ -60,7 +91,7 @@ class CommandLine(TapAnalyticsExports):
 
     @classmethod
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Try the credentials; `--test=schema` is the SDK's."""
+        """Check providers and exports; `--test=schema` is the SDK's."""
         if value != CliTestOptionValue.All.value:
             super().cb_test(ctx, param, value)
             return
@@ -71,4 +102,9 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors:
                 cls.logger.error("%s", problem)
             ctx.exit(EXIT_SETTINGS)
-        ctx.exit(tap.check())
+        code = 0
+        for checked in tap.extraction.check():
+            click.echo(f"{checked.name}: {'ok' if checked.problem is None else checked.problem}")
+            code = code if checked.problem is None else EXIT_SETTINGS
+        tap.extraction.log_out()
+        ctx.exit(code)

@@ -9,16 +9,14 @@ from contextlib import closing
 from functools import cached_property
 from typing import Any, ClassVar
 
-import click
 from singer_sdk import Stream, Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
 
 from tap_analytics_exports import process, redaction
 from tap_analytics_exports.ahead import ahead
-from tap_analytics_exports.errors import SettingsError, TapError
+from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.extraction import Extraction, settings_types
-from tap_analytics_exports.process import EXIT_SETTINGS
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.output import Output
@@ -105,6 +103,21 @@ class TapAnalyticsExports(Tap):
             if isinstance(stream, TapStream) and stream.selected
         }
 
+    def choose(self) -> dict[str, TapStream]:
+        """Let the run have the streams that are selected, and tell it what the catalog says of them.
+
+        Returns:
+            The exports among them, by name.
+        """
+        if unknown := set(self.input_catalog or ()) - set(self.streams):
+            self.logger.warning(
+                "the catalog has streams that the settings have no export for: %s; discover anew",
+                ", ".join(sorted(unknown)),
+            )
+        chosen = self._chosen
+        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
+        return chosen
+
     def run(self) -> int:
         """Sync all streams.
 
@@ -124,15 +137,7 @@ class TapAnalyticsExports(Tap):
             TapError: Some exports failed, or nothing could be done at all.
             Interrupted: The run was asked to stop.
         """
-        chosen = self._chosen
-        given = set(self.input_catalog or ())
-        if unknown := given - set(self.streams):
-            self.logger.warning(
-                "the catalog has streams that the settings have no export for: %s; discover anew",
-                ", ".join(sorted(unknown)),
-            )
-        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
-        streams = {**chosen}
+        streams = self.choose()
         for name in META_STREAMS:
             stream = self.streams[name]
             assert isinstance(stream, TapStream)  # as all are
@@ -182,21 +187,3 @@ class TapAnalyticsExports(Tap):
                 problems.append(f"batch_config.storage.root: {folder}: {error.strerror}")
         if problems:
             raise SettingsError(problems)
-
-    def check(self) -> int:
-        """Try each provider's credentials, and say how it went.
-
-        Returns:
-            The exit code: 0, all accepted.
-        """
-        code = 0
-        for name, provider in self.extraction.providers.items():
-            try:
-                provider.check()
-            except TapError as error:
-                code = EXIT_SETTINGS
-                click.echo(redaction.clean(f"{name}: {error}"))
-            else:
-                click.echo(f"{name}: ok")
-        self.extraction.log_out()
-        return code
