@@ -4,11 +4,14 @@ import json
 import signal
 import subprocess
 import threading
+import tomllib
 from contextlib import suppress
 
 import pytest
 import vendor
+import yaml
 from conftest import TAP
+from programs import ROOT
 from vendor import DAY, START, Fake
 
 from tap_analytics_exports import airbyte
@@ -388,3 +391,11 @@ def test_a_run_that_is_stopped_ends_with_whole_lines_and_the_code_that_says_so(s
     assert process.returncode == 143
     assert rest == "" or rest.endswith("\n")
     assert all(json.loads(line) for line in rest.splitlines())
+
+
+def test_image_and_metadata_are_of_this_version():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    metadata = yaml.safe_load((ROOT / "airbyte/metadata.yaml").read_text())["data"]
+    label = f"io.airbyte.name={metadata['dockerRepository']} io.airbyte.version={version}\n"
+    assert metadata["dockerImageTag"] == version
+    assert (ROOT / "airbyte/Dockerfile").read_text().endswith(label)
