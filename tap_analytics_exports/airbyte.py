@@ -191,14 +191,14 @@ class Catalog:
             SettingsError: It is neither.
         """
         bookmarks: Json = {}
-        for message in given if isinstance(given, list) else [{"data": given}]:
+        if not isinstance(given, list):
+            given = [{"data": given}] if given else []
+        for message in given:
             match message:
                 case {"stream": {"stream_descriptor": {"name": str(name)}} as stream}:
                     bookmarks[name] = stream.get("stream_state") or {}
                 case {"data": {"bookmarks": dict(old)}}:
                     bookmarks |= old
-                case {"data": {**rest}} if not rest:
-                    pass
                 case _:
                     raise SettingsError(
                         ["state: is neither a list of STREAM states nor an object with `bookmarks`"]

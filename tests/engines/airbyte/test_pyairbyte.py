@@ -113,11 +113,16 @@ def test_a_run_that_was_killed_is_gone_on_with(sandbox, config, tmp_path):
         source(config, mortal).read(cache=store)
     killer.join()
     sandbox.post("settings", {"job_seconds": 0.3})
-    before = len(sandbox.get("jobs"))
     result = source(config).read(cache=store)
     assert_all_served(sandbox, result)
-    resumed = [run for run in table(result, "export_runs") if run["resumed"]]
-    assert before - 1 <= len(resumed) <= before + 1
+    ended = table(result, "export_runs")
+    assert any(run["resumed"] for run in ended)
+    # A job whose trigger nobody heard of is the only one that may be needed twice; giosg's end with a run.
+    jobs = Counter(
+        (job["export"], str(job["window"])) for job in sandbox.get("jobs") if job["service"] != "giosg"
+    )
+    lost = [run for run in ended if "is not known" in (run["error"] or "")]
+    assert sum(jobs.values()) - len(jobs) <= len(lost)
 
 
 def unknown(model):
