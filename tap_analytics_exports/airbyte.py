@@ -6,6 +6,7 @@ https://docs.airbyte.com/platform/understanding-airbyte/airbyte-protocol
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import signal
 import time
@@ -18,8 +19,6 @@ from logging.handlers import QueueHandler, QueueListener
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
-
-import msgspec
 
 from tap_analytics_exports import process, redaction
 from tap_analytics_exports.ahead import ahead
@@ -280,15 +279,13 @@ class Messages:
                         yield self._state(name, content)
 
     def _rows(self, rows: Rows) -> Iterator[bytes | memoryview]:
-        from tap_analytics_exports.writers.records import (
-            lines,
-            slices,
-        )  # costs time, and takes rows to be of use
+        # Its import costs time, and takes rows to be of use.
+        from tap_analytics_exports.writers.records import lines, slices
 
         if rows.stream not in self._running:
             self._running.add(rows.stream)
             yield _status(rows.stream, "RUNNING")
-        start = f'{{"type":"RECORD","record":{{"stream":{msgspec.json.encode(rows.stream).decode()},"data":'
+        start = f'{{"type":"RECORD","record":{{"stream":{json.dumps(rows.stream)},"data":'
         around = start, f',"emitted_at":{_now()}}}}}'
         for some in slices(rows.frame):
             self._counts[rows.stream] += some.height
@@ -379,7 +376,7 @@ def _trace(kind: str, **told: Json) -> bytes:
 def _message(kind: str, content: Json) -> bytes:
     """Make a message, a line."""
     key = "connectionStatus" if kind == "CONNECTION_STATUS" else kind.lower()
-    return msgspec.json.encode({"type": kind, key: content}) + b"\n"
+    return f"{json.dumps({'type': kind, key: content}, separators=(',', ':'))}\n".encode()
 
 
 def _now() -> int:
