@@ -18,6 +18,7 @@ from tap_analytics_exports.errors import (
     CredentialsRefused,
     ExportFailed,
     ExportsFailed,
+    Failure,
     Interrupted,
     SettingsError,
     TapError,
@@ -400,7 +401,7 @@ class Extraction:
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.planned.provider for job in untouched if job.refused}
         kind = CredentialsRefused if refused == used else ExportsFailed
-        raise kind([job.error or "" for job in self._failed])
+        raise kind([Failure(job.planned.stream, job.error or "", job.refused) for job in self._failed])
 
     # What it is made of
 
