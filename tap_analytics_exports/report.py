@@ -77,10 +77,10 @@ class Report:
         for job in self.jobs:
             where = f"<b>{_text(job.stream)}</b>, {_window(job)}"
             if job.error is not None and not job.retried:
-                lines.append(f'<li class="failed">{where}: failed. {_text(job.error)}</li>')
+                lines.append(f'<li class="failed">{where}: failed. {_reason(job)}</li>')
             elif job.error is not None:
                 lines.append(f"<li>{where}: try {job.attempt} failed, and another one was made. "
-                             f"{_text(job.error)}</li>")  # fmt: skip
+                             f"{_reason(job)}</li>")  # fmt: skip
             if job.rejected:
                 lines.append(
                     f"<li>{where}: {amount(job.rejected, 'row')} rejected, the first because: "
@@ -125,7 +125,7 @@ class Report:
         return (
             f'<tr><th scope="row">{_window(job)}</th><td class="time"><div class="bar" role="img" '
             f'aria-label="{told}" title="{told}">{bars}</div></td>'
-            f'<td class="number">{job.rows:,}<span class="soft">{_also(job.rejected)}</span></td>'
+            f'<td class="number rows">{job.rows:,}<span class="soft">{_also(job.rejected)}</span></td>'
             f'<td class="number">{size(job.bytes)}</td>'
             f'<td class="{result}">{", ".join(marks)}</td></tr>'
         )
@@ -163,13 +163,19 @@ def check_writable(path: Path) -> None:
         ) from None
 
 
+def _reason(job: JobStatus) -> str:
+    """Take from an error what says where, which stands beside it already."""
+    where = f"{job.provider}, stream {job.stream}, window {job.window or 'snapshot'}: "
+    return _text((job.error or "").removeprefix(where))
+
+
 def _window(job: JobStatus) -> str:
     if job.window is None:
         return "snapshot"
     start, end = (f"{at:%Y-%m-%d}" if at == _midnight(at) else f"{at:%Y-%m-%d %H:%M}" for at in (
         job.window.start, job.window.end
     ))  # fmt: skip
-    return f"{start} to {end}"
+    return f"<span>{start}</span> <span>to {end}</span>"
 
 
 def _midnight(at: datetime) -> datetime:
