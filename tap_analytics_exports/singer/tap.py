@@ -151,15 +151,18 @@ class TapAnalyticsExports(Tap):
             self.logger.error("%s", error)
             code = EXIT_SETTINGS
         except BrokenPipeError:
-            self.logger.error("nobody reads the output any more")
-            return 128 + signal.SIGPIPE
+            code = 128 + signal.SIGPIPE
         except OSError as error:
             where = error.filename or "standard output"
             self.logger.error("%s: %s", where, error.strerror or error)
             return os.EX_IOERR
         finally:
             self.extraction.close()
-        return signals.exit_code or code
+        if code != 0 or signals.received != signal.SIGPIPE:  # who leaves behind the last line has it all
+            code = signals.exit_code or code
+        if code == 128 + signal.SIGPIPE:
+            self.logger.error("nobody reads the output any more")
+        return code
 
     def sample(self) -> int:
         """Print what an export of each selected stream shows of its columns.
