@@ -95,8 +95,11 @@ def exit_code(
             code = _code(write_all)
     finally:
         extraction.close()
-    if code not in (_EXIT_UNREAD, os.EX_IOERR):
+    left_behind_the_last_line = code == 0 and signals.received == signal.SIGPIPE
+    if code != os.EX_IOERR and not left_behind_the_last_line:
         code = signals.exit_code or code
+    if code == _EXIT_UNREAD:
+        logger.error("nobody reads the output any more")
     tell(code)
     return code
 
@@ -114,7 +117,6 @@ def _code(write_all: Callable[[], object]) -> int:
         logger.error("%s", error)
         return EXIT_SETTINGS
     except BrokenPipeError:
-        logger.error("nobody reads the output any more")
         return _EXIT_UNREAD
     except OSError as error:
         logger.error("%s: %s", error.filename or "standard output", error.strerror or error)
