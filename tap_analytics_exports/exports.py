@@ -52,6 +52,7 @@ class ExportStream:
         settings: The top level's settings.
         state: What earlier runs have written of it.
         wanted: What the consumer knows of it.
+        span: Whose windows are exported again, in place of those that the bookmark has not reached.
 
     Attributes:
         columns: Knows its columns.
@@ -67,10 +68,13 @@ class ExportStream:
         settings: Settings,
         state: StreamState,
         wanted: Wanted,
+        *,
+        span: Window | None = None,
     ) -> None:
         self.export = export
         self.provider = provider
         self.state = state
+        self.span = span
         self._settings = settings
         self._deselected = wanted.deselected
         self.has_catalog = bool(wanted.columns)
@@ -142,7 +146,7 @@ class ExportStream:
         columns = self._wanted_columns()
         requests = []
         for window in self._windows(end):
-            print_ = self._fingerprint(columns, window)
+            print_ = self._fingerprint(columns, window, again=self.span is not None)
             requests.append(Request(self.export, window, columns, print_, new_export_id()))
         left = reconcile(
             state=self.state.jobs,
@@ -151,6 +155,7 @@ class ExportStream:
             last_export_id=self.state.last_export_id,
             wanted={request.fingerprint for request in requests},
             now=now(),
+            again=self.span is not None,
         )
         for export_id in left.forgotten:
             ledger.forget(export_id)
@@ -169,8 +174,20 @@ class ExportStream:
             if entry_ := left.resumed.get(request.fingerprint):
                 planned.adopt(entry_)
             windows.append(planned)
-        self._waiting = [entry.to_state() for entry in left.waiting if entry.triggered]
+        self._waiting = [
+            entry.to_state() for entry in left.waiting if entry.triggered and entry.written_at is None
+        ]
         return windows, failed
+
+    def passed(self, job: Job) -> None:
+        """Say in the state that a job's rows are out; of a span's, its bookmark says nothing."""
+        if self.span is None and job.window is not None:
+            self.state.pass_window(job.window)
+        elif self.span is None:
+            self.state.pass_snapshot(job.export_id, self.version)
+        elif job.window is None:
+            self.state.pass_snapshot(self.state.last_export_id, self.version)
+        self.state.remember_names(self.columns.names)
 
     def set_jobs(self, jobs: Iterable[Mapping[str, Any]]) -> None:
         """Say in the state which jobs are triggered and not fully written."""
@@ -206,6 +223,8 @@ class ExportStream:
 
     def _windows(self, end: datetime) -> Iterable[Window | None]:
         export, bookmark = self.export, self.state.bookmark
+        if self.span is not None:
+            return self._windows_of(self.span, end)
         if not export.incremental:
             return [None]
         assert export.start_date is not None  # filled in when decoded, as is the window
@@ -221,9 +240,28 @@ class ExportStream:
         grid = Grid(export.window, export.zone, export.start_date)
         return to_do(grid, bookmark=bookmark, lookback=export.lookback or grid.length * 0, end=end)
 
-    def _fingerprint(self, columns: Sequence[str] | None, window: Window | None) -> str:
-        """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request."""
+    def _windows_of(self, span: Window, end: datetime) -> Sequence[Window | None]:
+        """List the windows to export again."""
+        export = self.export
+        if not export.incremental:
+            logger.warning("%s: is a snapshot, of which no span is exported; it is left out", self)
+            return []
+        assert export.start_date is not None  # filled in when decoded, as is the window
+        assert export.window is not None
+        windows = list(Grid(export.window, export.zone, export.start_date).touching(span, end))
+        if not windows:
+            logger.warning("%s: no window of %s is before the end of the run, %s", self, span, end)
+        return windows
+
+    def _fingerprint(
+        self, columns: Sequence[str] | None, window: Window | None, *, again: bool = False
+    ) -> str:
+        """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request.
+
+        Those of windows that are exported again differ from all others, so that no run takes a job that is
+        left of the one for a job of the other.
+        """
         identity = {"base_url": self.provider.settings.base_url, **self.provider.identity(self.export)}
         span = window and [window.start.isoformat(), window.end.isoformat()]
-        parts = [self.provider.name, identity, columns, span]
+        parts = [self.provider.name, identity, columns, span, *(["again"] if again else [])]
         return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).hexdigest()

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
@@ -39,9 +39,10 @@ from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
-from tap_analytics_exports.settings import Column, Settings, decode, secrets
+from tap_analytics_exports.settings import Column, Settings, decode, did_you_mean, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
+from tap_analytics_exports.windows import Window
 
 CLOSE_SECONDS = 5
 LOG_OUT_SECONDS = 10
@@ -63,6 +64,8 @@ class Extraction:
         settings: As JSON values, nested.
         state: The last checkpoint that was saved; None: there is none.
         streams: The names of the exports to run; None: all.
+        span: Start and end (exclusive): the windows that touch it are exported again, whatever the state's
+            bookmarks say, which stay as they are; None: what the bookmarks have not reached.
 
     Raises:
         SettingsError: The settings, or the state, can't be used.
@@ -73,12 +76,15 @@ class Extraction:
         settings: Mapping[str, Any] | Settings,
         state: Mapping[str, Any] | None = None,
         streams: Iterable[str] | None = None,
+        *,
+        span: tuple[datetime, datetime] | None = None,
     ) -> None:
         if not isinstance(settings, Settings):
             settings = decode(settings, settings_types())
         redaction.hide(*secrets(settings))
         self.settings = settings
         self._state = State(state)
+        self._span = span and _span(*span)
         stop = threading.Event()
         network = Network(settings.ca_bundle, stop)
         self.providers: dict[str, Provider[Any, Any]] = {
@@ -180,7 +186,7 @@ class Extraction:
                     "%s: no file had the columns %s, which `columns`, `primary_keys` or `exclude_columns` "
                     "name; check how they are written", export, ", ".join(unmatched),
                 )  # fmt: skip
-        self._jobs.drop_written()
+        self._jobs.drop_written(forget=self._span is not None and not self._failed)
         self._raise_failures()
 
     def _plan(self) -> tuple[dict[str, list[PlannedWindow]], dict[str, list[Job]]]:
@@ -200,6 +206,8 @@ class Extraction:
             told = 0
             while window.job.outcome is not Outcome.WRITTEN:
                 if told == len(window.attempts):
+                    if export.span is not None:  # whose windows don't rest on each other
+                        break
                     for later in windows[i:]:
                         self._jobs.leave(later)
                     return
@@ -227,11 +235,7 @@ class Extraction:
         yield from self._tell(export, job, count)
         if job.outcome is None:
             job.write()
-            if job.window is None:
-                export.state.pass_snapshot(job.export_id, export.version)
-            else:
-                export.state.pass_window(job.window)
-            export.state.remember_names(export.columns.names)
+            export.passed(job)
         yield self._checkpoint(export)
         self._jobs.told(job)
         if job.outcome is Outcome.WRITTEN:
@@ -369,7 +373,10 @@ class Extraction:
         chosen = set(known if streams is None else streams) - {"export_runs", "rejected_rows"}
         if unknown := chosen - set(known):
             raise SettingsError(
-                [f"streams: {name!r} is none of the exports {', '.join(known)}" for name in sorted(unknown)]
+                [
+                    f"streams: {name!r} is none of the exports {', '.join(known)}{did_you_mean(name, known)}"
+                    for name in sorted(unknown)
+                ]
             )
         return chosen
 
@@ -378,7 +385,12 @@ class Extraction:
         """Those that are chosen, by name: so their rows come."""
         chosen = [
             ExportStream(
-                export, provider, self.settings, self._state.stream(export.name), self._wanted[export.name]
+                export,
+                provider,
+                self.settings,
+                self._state.stream(export.name),
+                self._wanted[export.name],
+                span=self._span,
             )
             for provider in self.providers.values()
             for export in provider.settings.all_exports
@@ -392,6 +404,18 @@ class Extraction:
         for name in ("reading", "columns.casting", *(f"parse.{each}" for each in sorted(formats))):
             importlib.import_module(f"tap_analytics_exports.{name}")
         importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
+
+
+def _span(start: datetime, end: datetime) -> Window:
+    """Make a window of any length of two datetimes, which without an offset are in UTC.
+
+    Raises:
+        SettingsError: There is nothing between them.
+    """
+    start, end = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in (start, end))
+    if start >= end:
+        raise SettingsError([f"span: {start.isoformat()}/{end.isoformat()}: its end must be after its start"])
+    return Window(start.astimezone(UTC), end.astimezone(UTC))
 
 
 @dataclass(slots=True)

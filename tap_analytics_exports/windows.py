@@ -58,14 +58,31 @@ class Grid:
 
         None of them begins before the origin, where the first may be cut too.
         """
+        for left, right in self._whole(start, end):
+            cut = Window(max(left, self.origin), min(right, end))
+            if cut.start < cut.end:
+                yield cut
+
+    def touching(self, span: Window, end: datetime) -> Iterator[Window]:
+        """The windows that touch a span, whole but for the cut by `end`; some may be before the origin.
+
+        Where the origin parts a window, its two parts are windows, for with the later one a first run began.
+        """
+        for left, right in self._whole(span.start, min(span.end, end)):
+            for start, stop in ((left, min(right, self.origin)), (max(left, self.origin), right)):
+                window = Window(start, min(stop, end))
+                if window.start < window.end and window.start < span.end and span.start < window.end:
+                    yield window
+
+    def _whole(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """The grid's pairs of boundaries from the one at or before `start` to the one at or behind `end`."""
         if start >= end:
             return
         day = self._first_day(start.astimezone(self.zone).date())
         while self._midnight(day) < end:
             for left, right in pairwise(self._boundaries(day)):
-                cut = Window(max(left, self.origin), min(right, end))
-                if right > start and cut.start < cut.end:
-                    yield cut
+                if left < end and right > start:
+                    yield left, right
             day += max(self.length, DAY)
 
     def _first_day(self, day: date) -> date:

@@ -125,11 +125,16 @@ class Jobs:
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
 
-    def drop_written(self) -> None:
-        """Drop the downloads of written jobs, at the end of a run, as their vendors still have them."""
+    def drop_written(self, *, forget: bool = False) -> None:
+        """Drop the downloads of written jobs, at the end of a run, as their vendors still have them.
+
+        Args:
+            forget: Drop the jobs too, so that no run goes on with them.
+        """
         for job in self._written:
             if job.outcome is Outcome.WRITTEN:
-                job.planned.ledger.drop_files(job.export_id)
+                drop = job.planned.ledger.forget if forget else job.planned.ledger.drop_files
+                drop(job.export_id)
 
     def _notice(self, job: Job) -> bool:
         """Take note of how a job is, and tell whether the state has to say so at once."""
