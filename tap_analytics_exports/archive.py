@@ -3,8 +3,8 @@
     <archive_url>/<stream>/<window's start>_<its end>/<export_id>/0000-<the vendor's name of the file>
                                                                   manifest.json
 
-A snapshot's folder is named `snapshot_` and the time of its trigger. The manifest is written last, so a folder
-without one is no archive of a whole job.
+A snapshot's folder is named `snapshot_` and the time of its trigger. The manifest is written last, so a
+folder without one is no archive of a whole job.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ import msgspec
 from msgspec import Struct
 
 from tap_analytics_exports.errors import Interrupted, SettingsError, Unreachable
+from tap_analytics_exports.providers.base import Provider
+from tap_analytics_exports.settings import Export
 from tap_analytics_exports.transport.download import LocalFile
 from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.s3 import S3Client
@@ -40,7 +42,7 @@ _PART = 8 << 20
 
 _SNAPSHOT = "snapshot"
 _ABOUT = """\
-Files of analytics vendors, byte for byte as they were downloaded, kept by tap-analytics-exports (`archive_url`).
+Files of analytics vendors, byte for byte as they made them, kept by tap-analytics-exports (`archive_url`).
 
 <stream>/<window's start>_<its end>/<export_id>/   has the files of one export, and manifest.json, which says
 what they are, with their sizes and SHA-256. A folder without manifest.json is no whole export.
@@ -171,7 +173,10 @@ class Archive:
         Raises:
             Unreachable: It can't be read.
         """
-        with _troubles(f"{folder}/{MANIFEST} can't be read"), self._store.open(f"{folder}/{MANIFEST}") as file:
+        with (
+            _troubles(f"{folder}/{MANIFEST} can't be read"),
+            self._store.open(f"{folder}/{MANIFEST}") as file,
+        ):
             return msgspec.json.decode(file.read(), type=Manifest)
 
     def read(self, key: str) -> Iterator[bytes]:
@@ -210,7 +215,8 @@ class _Folder:
         path = self._root / key
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         new = path.with_name(f"{path.name}.new")
-        with new.open("wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        new.touch(mode=0o600)
+        with new.open("wb") as file:
             file.writelines(chunks)
             file.flush()
             os.fsync(file.fileno())
@@ -254,7 +260,7 @@ class _Bucket:
             for page in pages.paginate(Bucket=self._bucket, Prefix=f"{self._base}{folder}/"):
                 for each in page.get("Contents", ()):
                     key = each["Key"].removeprefix(self._base)
-                    if key.count("/") == 3:  # noqa: PLR2004
+                    if key.count("/") == 3:
                         yield key
 
     def _file(self, key: str, mode: str) -> Any:
@@ -282,6 +288,12 @@ def _troubles(what: str) -> Iterator[None]:
         yield
     except (OSError, ValueError) as error:
         raise Unreachable(f"archive_url: {what}: {error}") from None
+
+
+def identity_hash(provider: Provider[Any, Any], export: Export) -> str:
+    """Tell exports of the same account and with the same settings from others, as 32 hexadecimal digits."""
+    identity = {"base_url": provider.settings.base_url, **provider.identity(export)}
+    return hashlib.blake2b(msgspec.json.encode(identity, order="sorted"), digest_size=16).hexdigest()
 
 
 def window_folder(window: Window) -> str:

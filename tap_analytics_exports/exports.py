@@ -19,6 +19,7 @@ from tap_analytics_exports.jobs.reconcile import reconcile
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.redaction import clean_logger
+from tap_analytics_exports.replay import Replayed
 from tap_analytics_exports.settings import Column, Export, Settings
 from tap_analytics_exports.state import REPLICATION_KEY, StreamState
 from tap_analytics_exports.windows import Grid, Window, to_do
@@ -58,6 +59,7 @@ class ExportStream:
         columns: Knows its columns.
         has_catalog: Whether a consumer has said which columns it knows.
         constants: Columns of every record that the files lack.
+        lacking: What the archive has not of what is to be replayed, in words.
         version: Table version of this run's snapshot; greater than that of the last.
     """
 
@@ -88,6 +90,7 @@ class ExportStream:
             headers=self._headers,
             names=state.names,
         )
+        self.lacking: list[str] = []
         self.version = max(int(now().timestamp()), state.version + 1)
 
     def __str__(self) -> str:
@@ -191,7 +194,8 @@ class ExportStream:
 
     def set_jobs(self, jobs: Iterable[Mapping[str, Any]]) -> None:
         """Say in the state which jobs are triggered and not fully written."""
-        self.state.set_jobs([*self._waiting, *jobs])
+        replayed = isinstance(self.provider, Replayed)  # so nothing is triggered
+        self.state.set_jobs([*self._waiting, *([] if replayed else jobs)])
 
     def _failed(self, entry: Entry, why: str, ledger: Ledger, tell: Callable[[Job], None]) -> Job:
         """Make a job of an earlier run that is over."""
@@ -243,15 +247,23 @@ class ExportStream:
     def _windows_of(self, span: Window, end: datetime) -> Sequence[Window | None]:
         """List the windows to export again."""
         export = self.export
-        if not export.incremental:
+        if not (export.incremental or isinstance(self.provider, Replayed)):
             logger.warning("%s: is a snapshot, of which no span is exported; it is left out", self)
             return []
-        assert export.start_date is not None  # filled in when decoded, as is the window
-        assert export.window is not None
-        windows = list(Grid(export.window, export.zone, export.start_date).touching(span, end))
-        if not windows:
-            logger.warning("%s: no window of %s is before the end of the run, %s", self, span, end)
-        return windows
+        windows: list[Window] = []
+        if export.incremental:
+            assert export.start_date is not None  # filled in when decoded, as is the window
+            assert export.window is not None
+            windows = list(Grid(export.window, export.zone, export.start_date).touching(span, end))
+            if not windows:
+                logger.warning("%s: no window of %s is before the end of the run, %s", self, span, end)
+        if not isinstance(self.provider, Replayed):
+            return windows
+        found, lacking = self.provider.available(export, windows)
+        self.lacking = [f"{self}: the archive has {each}" for each in lacking]
+        for each in self.lacking:
+            logger.error("%s", each)
+        return found
 
     def _fingerprint(
         self, columns: Sequence[str] | None, window: Window | None, *, again: bool = False

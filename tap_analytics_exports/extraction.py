@@ -7,12 +7,15 @@ import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from tap_analytics_exports import redaction
+from tap_analytics_exports.archive import Archive
 from tap_analytics_exports.errors import (
     CredentialsRefused,
     ExportFailed,
@@ -39,6 +42,7 @@ from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
+from tap_analytics_exports.replay import replayed
 from tap_analytics_exports.settings import Column, Settings, decode, did_you_mean, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
@@ -66,6 +70,7 @@ class Extraction:
         streams: The names of the exports to run; None: all.
         span: Start and end (exclusive): the windows that touch it are exported again, whatever the state's
             bookmarks say, which stay as they are; None: what the bookmarks have not reached.
+        replay: Take the span's files from the archive that `archive_url` names, and ask no vendor.
 
     Raises:
         SettingsError: The settings, or the state, can't be used.
@@ -78,20 +83,27 @@ class Extraction:
         streams: Iterable[str] | None = None,
         *,
         span: tuple[datetime, datetime] | None = None,
+        replay: bool = False,
     ) -> None:
         if not isinstance(settings, Settings):
             settings = decode(settings, settings_types())
         redaction.hide(*secrets(settings))
         self.settings = settings
         self._state = State(state)
-        self._span = span and _span(*span)
+        self._span = span and Window.between(*span)
         stop = threading.Event()
         network = Network(settings.ca_bundle, stop)
-        self.providers: dict[str, Provider[Any, Any]] = {
-            name: installed()[name](block, network) for name, block in settings.providers.items()
-        }
+        self._archive = Archive(settings.archive_url, network) if settings.archive_url else None
+        self.providers: dict[str, Provider[Any, Any]] = {}
+        for name, block in settings.providers.items():
+            kind = installed()[name]
+            self.providers[name] = (
+                replayed(kind, block, self._archive, self._span) if replay else kind(block, network)
+            )
+        if replay:
+            settings = msgspec.structs.replace(settings, ledger="")  # of jobs, and there are none
         self._wanted = {name: Wanted() for name in self._chosen(streams)}
-        self._jobs = Jobs(self.providers, settings, stop)
+        self._jobs = Jobs(self.providers, settings, stop, None if replay else self._archive)
         self._places = Places(settings)
         self._events = self._run()
         self._failed: list[Job] = []
@@ -165,6 +177,7 @@ class Extraction:
     def _run(self) -> Generator[Event]:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
+        self._jobs.check()
         planned, told = self._plan()
         self._jobs.start()
         if any(planned.values()):
@@ -352,14 +365,15 @@ class Extraction:
             ExportsFailed: Some did.
             CredentialsRefused: No provider accepted its credentials, and nothing was triggered.
         """
-        if not self._failed:
+        lacking = [each for export in self._exports for each in export.lacking]
+        if not self._failed and not lacking:
             return
         used = {export.provider.name for export in self._exports}
         # With an empty handle nothing was triggered: the vendor answers with the file itself.
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.planned.provider for job in untouched if job.refused}
         kind = CredentialsRefused if refused == used else ExportsFailed
-        raise kind([job.error or "" for job in self._failed])
+        raise kind([*(job.error or "" for job in self._failed), *lacking])
 
     # What it is made of
 
@@ -404,18 +418,6 @@ class Extraction:
         for name in ("reading", "columns.casting", *(f"parse.{each}" for each in sorted(formats))):
             importlib.import_module(f"tap_analytics_exports.{name}")
         importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
-
-
-def _span(start: datetime, end: datetime) -> Window:
-    """Make a window of any length of two datetimes, which without an offset are in UTC.
-
-    Raises:
-        SettingsError: There is nothing between them.
-    """
-    start, end = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in (start, end))
-    if start >= end:
-        raise SettingsError([f"span: {start.isoformat()}/{end.isoformat()}: its end must be after its start"])
-    return Window(start.astimezone(UTC), end.astimezone(UTC))
 
 
 @dataclass(slots=True)

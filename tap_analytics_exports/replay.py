@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -20,7 +20,7 @@ from tap_analytics_exports.archive import (
     window_folder,
     window_of,
 )
-from tap_analytics_exports.errors import ExportFailed, Refused
+from tap_analytics_exports.errors import ExportFailed, Refused, SettingsError
 from tap_analytics_exports.providers.base import Empty, Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Export, ProviderSettings
@@ -138,8 +138,8 @@ class Replayed(Provider[Any, Any]):
                 yield chunk
             if digest.hexdigest() != file.sha256:
                 raise ExportFailed(
-                    f"archive_url: {key} has another SHA-256 than its manifest says, so it was changed since; "
-                    "put the right file there, or remove its folder for an older export to count"
+                    f"archive_url: {key} has another SHA-256 than its manifest says, so it was changed; put "
+                    " the right file there, or remove its folder for an older export to count"
                 )
 
         yield Body(checked(), None, total=file.size)
@@ -163,9 +163,15 @@ class _Nobody(Network):
 
 
 def replayed(
-    kind: type[Provider[Any, Any]], settings: ProviderSettings, archive: Archive, span: Window
+    kind: type[Provider[Any, Any]], settings: ProviderSettings, archive: Archive | None, span: Window | None
 ) -> Replayed:
-    """Make a provider whose jobs are exports of the archive."""
+    """Make a provider whose jobs are exports of the archive.
+
+    Raises:
+        SettingsError: Nothing says where that is, or what is replayed.
+    """
+    if archive is None or span is None:
+        raise SettingsError(["archive_url: is required for a replay, as is a span: its files are there"])
     made = cast("Replayed", type(kind.__name__, (Replayed, kind), {})(settings, _Nobody()))
     made.archive, made.span = archive, span
     return made

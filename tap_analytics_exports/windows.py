@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from itertools import pairwise
+from typing import Self
 from zoneinfo import ZoneInfo
+
+from tap_analytics_exports.errors import SettingsError
 
 DAY = timedelta(days=1)
 
@@ -21,6 +24,18 @@ class Window:
     def __str__(self) -> str:
         """For messages, as `start/end`."""
         return f"{self.start.isoformat()}/{self.end.isoformat()}"
+
+    @classmethod
+    def between(cls, start: datetime, end: datetime) -> Self:
+        """A window of any two points in time, which without an offset are in UTC.
+
+        Raises:
+            SettingsError: There is nothing between them.
+        """
+        start, end = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in (start, end))
+        if start >= end:
+            raise SettingsError([f"{start.isoformat()}/{end.isoformat()}: its end must be after its start"])
+        return cls(start.astimezone(UTC), end.astimezone(UTC))
 
     def days(self, zone: ZoneInfo) -> tuple[date, date]:
         """The first and the last calendar day in `zone` that the window touches."""

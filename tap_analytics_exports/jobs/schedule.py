@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from tap_analytics_exports.archive import Archive
 from tap_analytics_exports.errors import Interrupted
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow
 from tap_analytics_exports.jobs.lanes import Lane
@@ -29,11 +30,17 @@ class Jobs:
         providers: Those in use, by name.
         settings: For the clocks, the downloads and the limits.
         stop: Set when the run is to stop.
+        archive: Where files are kept; None: nowhere.
     """
 
     def __init__(
-        self, providers: Mapping[str, Provider[Any, Any]], settings: Settings, stop: threading.Event
+        self,
+        providers: Mapping[str, Provider[Any, Any]],
+        settings: Settings,
+        stop: threading.Event,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
         self._providers = providers
         self._settings = settings
         self._stop = stop
@@ -44,6 +51,15 @@ class Jobs:
         self._threads: list[threading.Thread] = []
         self._written: deque[Job] = deque()
         self.tell = self._news.put
+
+    def check(self) -> None:
+        """See that what jobs make can be kept.
+
+        Raises:
+            SettingsError: It can't.
+        """
+        if self._archive is not None:
+            self._archive.check()
 
     def plan(self, windows: Sequence[PlannedWindow]) -> None:
         """Add a stream's windows, in their order; streams come in the order of their rows."""
@@ -57,7 +73,7 @@ class Jobs:
         for name, lane in self._lanes.items():
             provider = self._providers[name]
             cap = min(provider.settings.max_concurrent_exports, provider.most_concurrent_exports)
-            runner = Runner(provider, lane, self._settings, self._stop)
+            runner = Runner(provider, lane, self._settings, self._stop, archive=self._archive)
             for i in range(min(cap, lane.size())):
                 thread = threading.Thread(
                     target=self._work, args=[lane, runner], name=f"{name}-{i}", daemon=True

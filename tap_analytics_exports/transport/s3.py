@@ -64,7 +64,9 @@ class S3Client:
 def _authorities(ca_bundle: str) -> IO[bytes]:
     """A file of all authorities that are trusted, as boto3 takes no two; it is there until it is closed."""
     bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115
-    bundle.write(Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + Path(ca_bundle).expanduser().read_bytes())
+    bundle.write(
+        Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + Path(ca_bundle).expanduser().read_bytes()
+    )
     bundle.flush()
     return bundle
 
