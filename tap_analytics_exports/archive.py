@@ -23,7 +23,7 @@ from typing import IO, Any, Protocol
 import msgspec
 from msgspec import Struct
 
-from tap_analytics_exports.errors import Interrupted, SettingsError, Unreachable
+from tap_analytics_exports.errors import ExportFailed, Interrupted, SettingsError, Unreachable
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.settings import Export
 from tap_analytics_exports.transport.download import LocalFile
@@ -171,13 +171,17 @@ class Archive:
         """Read the manifest of an export's folder.
 
         Raises:
+            ExportFailed: It is none.
             Unreachable: It can't be read.
         """
-        with (
-            _troubles(f"{folder}/{MANIFEST} can't be read"),
-            self._store.open(f"{folder}/{MANIFEST}") as file,
-        ):
-            return msgspec.json.decode(file.read(), type=Manifest)
+        text = b"".join(self.read(f"{folder}/{MANIFEST}"))
+        try:
+            return msgspec.json.decode(text, type=Manifest)
+        except msgspec.MsgspecError as error:
+            raise ExportFailed(
+                f"archive_url: {folder}/{MANIFEST} is none of ours: {error}; put the right file there, or "
+                "remove its folder"
+            ) from None
 
     def read(self, key: str) -> Iterator[bytes]:
         """Read a file.

@@ -28,6 +28,8 @@ EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", REP
 
 TEXT, COUNT, TIMESTAMP = Column("string"), Column("integer"), Column("timestamp")
 
+Span = tuple[datetime, datetime]
+
 logger = clean_logger(__name__)
 
 
@@ -53,7 +55,8 @@ class ExportStream:
         settings: The top level's settings.
         state: What earlier runs have written of it.
         wanted: What the consumer knows of it.
-        span: Whose windows are exported again, in place of those that the bookmark has not reached.
+        span: Start and end, without an offset in the export's zone, whose windows are exported again, in
+            place of those that the bookmark has not reached.
 
     Attributes:
         columns: Knows its columns.
@@ -71,12 +74,12 @@ class ExportStream:
         state: StreamState,
         wanted: Wanted,
         *,
-        span: Window | None = None,
+        span: Span | None = None,
     ) -> None:
         self.export = export
         self.provider = provider
         self.state = state
-        self.span = span
+        self.span = span and Window.between(*span, export.zone)
         self._settings = settings
         self._deselected = wanted.deselected
         self.has_catalog = bool(wanted.columns)
@@ -259,7 +262,7 @@ class ExportStream:
                 logger.warning("%s: no window of %s is before the end of the run, %s", self, span, end)
         if not isinstance(self.provider, Replayed):
             return windows
-        found, lacking = self.provider.available(export, windows)
+        found, lacking = self.provider.available(export, windows, span)
         self.lacking = [f"{self}: the archive has {each}" for each in lacking]
         for each in self.lacking:
             logger.error("%s", each)

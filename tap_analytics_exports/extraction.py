@@ -34,7 +34,7 @@ from tap_analytics_exports.events import (
     Rows,
     Stream,
 )
-from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Wanted
+from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Span, Wanted
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run_record
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
@@ -42,7 +42,7 @@ from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
-from tap_analytics_exports.replay import replayed
+from tap_analytics_exports.replay import Replayed
 from tap_analytics_exports.settings import Column, Settings, decode, did_you_mean, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
@@ -68,8 +68,9 @@ class Extraction:
         settings: As JSON values, nested.
         state: The last checkpoint that was saved; None: there is none.
         streams: The names of the exports to run; None: all.
-        span: Start and end (exclusive): the windows that touch it are exported again, whatever the state's
-            bookmarks say, which stay as they are; None: what the bookmarks have not reached.
+        span: Start and end (exclusive), without an offset in each export's time zone: the windows that
+            touch it are exported again, whatever the state's bookmarks say, which stay as they are; None:
+            what the bookmarks have not reached.
         replay: Take the span's files from the archive that `archive_url` names, and ask no vendor.
 
     Raises:
@@ -82,7 +83,7 @@ class Extraction:
         state: Mapping[str, Any] | None = None,
         streams: Iterable[str] | None = None,
         *,
-        span: tuple[datetime, datetime] | None = None,
+        span: Span | None = None,
         replay: bool = False,
     ) -> None:
         if not isinstance(settings, Settings):
@@ -90,17 +91,19 @@ class Extraction:
         redaction.hide(*secrets(settings))
         self.settings = settings
         self._state = State(state)
-        self._span = span and Window.between(*span)
+        self._span = span
+        if span is not None:
+            Window.between(*span)  # or it is a mistake
         stop = threading.Event()
         network = Network(settings.ca_bundle, stop)
         self._archive = Archive(settings.archive_url, network) if settings.archive_url else None
         self.providers: dict[str, Provider[Any, Any]] = {}
         for name, block in settings.providers.items():
             kind = installed()[name]
-            self.providers[name] = (
-                replayed(kind, block, self._archive, self._span) if replay else kind(block, network)
-            )
+            self.providers[name] = Replayed(kind, block, self._archive) if replay else kind(block, network)
         if replay:
+            if span is None:
+                raise SettingsError(["span: is required for a replay"])
             settings = msgspec.structs.replace(settings, ledger="")  # of jobs, and there are none
         self._wanted = {name: Wanted() for name in self._chosen(streams)}
         self._jobs = Jobs(self.providers, settings, stop, None if replay else self._archive)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -20,7 +21,7 @@ from tap_analytics_exports.archive import (
     window_folder,
     window_of,
 )
-from tap_analytics_exports.errors import ExportFailed, Refused, SettingsError
+from tap_analytics_exports.errors import ExportFailed, Refused, SettingsError, Unreachable
 from tap_analytics_exports.providers.base import Empty, Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Export, ProviderSettings
@@ -32,79 +33,116 @@ logger = clean_logger(__name__)
 
 
 class Replayed(Provider[Any, Any]):
-    """What a provider becomes whose jobs are exports of the archive; all else is as the provider says.
+    """What stands for a provider whose jobs are exports of the archive; all else is as the provider says.
 
-    Attributes:
+    Args:
+        kind: The provider.
+        settings: Its block.
         archive: The archive.
-        span: The span that is replayed.
+
+    Raises:
+        SettingsError: Nothing says where that is.
     """
 
-    archive: Archive
-    span: Window
+    def __init__(
+        self, kind: type[Provider[Any, Any]], settings: ProviderSettings, archive: Archive | None
+    ) -> None:
+        if archive is None:
+            raise SettingsError(["archive_url: is required for a replay, whose files are there"])
+        super().__init__(settings)
+        self.name = kind.name  # type: ignore[misc] # of which all others have one for their class
+        self._provider = kind(settings, _Nobody())
+        self._archive = archive
+        self._exports: dict[str, dict[str, list[str]]] = {}  # by stream; of snapshots only what is wanted
+        self._manifests: dict[str, Manifest] = {}
+        self._warned: set[str] = set()
+        for name in ("columns", "wanted", "dictionary", "constants", "dialect"):
+            setattr(self, name, getattr(self._provider, name))
 
-    def available(self, export: Export, grid: Sequence[Window]) -> tuple[list[Window | None], list[str]]:
+    def available(
+        self, export: Export, grid: Sequence[Window], span: Window
+    ) -> tuple[list[Window | None], list[str]]:
         """See what the archive has of an export.
 
         Args:
             export: The export.
             grid: The windows that are wanted of it.
+            span: The span that they touch, in which a snapshot has to be triggered.
 
         Returns:
             What can be replayed, cut as it was; and what the archive lacks, in words.
 
         Raises:
-            Unreachable: The archive can't be read.
+            SettingsError: The archive can't be read.
         """
-        folders = sorted(self.archive.exports(export.name))
+        try:
+            exports = self._archive.exports(export.name)
+        except Unreachable as error:
+            raise SettingsError([str(error)]) from None
+        self._exports[export.name] = exports
         if not export.incremental:
-            at = [snapshot_of(folder) for folder in folders]
-            if any(each and self.span.start <= each < self.span.end for each in at):
-                return [None], []
-            return [], [f"no snapshot that was triggered within {self.span}"]
-        # Of those that were cut by the end of their run, the longest is the latest.
-        longest = {window.start: window for folder in folders if (window := window_of(folder))}
+            taken = {folder: at for folder in exports if (at := snapshot_of(folder))}
+            recent = [folder for folder, at in taken.items() if span.start <= at < span.end]
+            if not recent:
+                return [], [f"no snapshot that was triggered within {span}"]
+            latest = max(recent, key=lambda folder: taken[folder])
+            self._exports[export.name] = {latest: exports[latest]}
+            return [None], []
+        known = sorted(window for folder in exports if (window := window_of(folder)))
+        starts = [window.start for window in known]
         found: list[Window | None] = []
         lacking: list[Window] = []
+        odd = False
         for window in grid:
-            archived = longest.get(window.start)
-            if archived is not None and archived.end <= window.end:
-                found.append(archived)
-            elif lacking and lacking[-1].end == window.start:
+            within = known[bisect_left(starts, window.start) : bisect_left(starts, window.end)]
+            # Of those that were cut by the end of their run, the longest is the latest.
+            fitting = [each for each in within if each.start == window.start and each.end <= window.end]
+            if fitting and within[-1].start == window.start:
+                found.append(fitting[-1])
+                continue
+            odd = odd or bool(within)
+            if lacking and lacking[-1].end == window.start:
                 lacking[-1] = Window(lacking[-1].start, window.end)
             else:
                 lacking.append(window)
-        return found, [f"no export of {window}" for window in lacking]
+        hint = "; it has other windows there: set `window`, `timezone` and `start_date` as they were"
+        return found, [f"no export of {window}{hint if odd else ''}" for window in lacking]
+
+    def identity(self, export: Export) -> Mapping[str, Any]:
+        """Say what the provider says."""
+        return self._provider.identity(export)
 
     def check(self) -> None:
         """Nothing: the vendor has no part in this."""
 
     def submit(self, request: Request[Any]) -> Handle:
         """Find the latest export of the window."""
-        folders = self.archive.exports(request.export.name)
-        if request.window is not None:
-            folder = window_folder(request.window)
-        else:
-            taken = {at: each for each in folders if (at := snapshot_of(each))}
-            folder = taken[max(at for at in taken if self.span.start <= at < self.span.end)]
-        places = [f"{request.export.name}/{folder}/{export_id}" for export_id in folders[folder]]
-        found = {place: self._manifest(place) for place in places}
-        return {"archived": max(found, key=lambda place: found[place].archived_at)}
+        stream = request.export.name
+        exports = self._exports[stream]
+        folder = next(iter(exports)) if request.window is None else window_folder(request.window)
+        places = [f"{stream}/{folder}/{export_id}" for export_id in exports[folder]]
+        found = {place: self._archive.manifest(place) for place in places}
+        place = max(found, key=lambda place: found[place].archived_at)
+        self._manifests[place] = found[place]
+        return {"archived": place}
 
     def poll(self, request: Request[Any], handle: Handle) -> JobState:
         """See whether it had files."""
-        return Ready() if self._manifest(handle["archived"]).files else Empty()
+        return Ready() if self._manifests[handle["archived"]].files else Empty()
 
     def files(self, request: Request[Any], handle: Handle) -> Sequence[RemoteFile]:
         """The files, which have to be what the manifest says."""
         place = handle["archived"]
-        manifest = self._manifest(place)
+        manifest = self._manifests[place]
         form = self.dialect(request.export).format
         if manifest.provider != self.name or manifest.format != form:
             raise ExportFailed(
                 f"archive_url: {place} is a file of {manifest.provider} in the format {manifest.format}, and "
                 f"the settings say {self.name} and {form}; set the export's `format` as it was"
             )
-        if manifest.identity != identity_hash(self, request.export):
+        same = manifest.identity == identity_hash(self, request.export)
+        if not same and request.export.name not in self._warned:
+            self._warned.add(request.export.name)
             logger.warning(
                 "%s, stream %s: %s was exported with another account or other settings of the export than "
                 "those of now", self.name, request.export.name, place,
@@ -126,20 +164,17 @@ class Replayed(Provider[Any, Any]):
     def close(self) -> None:
         """Nothing: there was no session."""
 
-    def _manifest(self, place: str) -> Manifest:
-        return self.archive.manifest(place)
-
     @contextmanager
     def _open(self, key: str, file: ArchivedFile, wanted: Wanted) -> Iterator[Body]:
         def checked() -> Iterator[bytes]:
             digest = hashlib.sha256()
-            for chunk in self.archive.read(key):
+            for chunk in self._archive.read(key):
                 digest.update(chunk)
                 yield chunk
             if digest.hexdigest() != file.sha256:
                 raise ExportFailed(
                     f"archive_url: {key} has another SHA-256 than its manifest says, so it was changed; put "
-                    " the right file there, or remove its folder for an older export to count"
+                    "the right file there, or remove its folder for an older export to count"
                 )
 
         yield Body(checked(), None, total=file.size)
@@ -160,18 +195,3 @@ class _Nobody(Network):
         for scheme in ("http://", "https://"):
             session.mount(scheme, _Silent())
         return session
-
-
-def replayed(
-    kind: type[Provider[Any, Any]], settings: ProviderSettings, archive: Archive | None, span: Window | None
-) -> Replayed:
-    """Make a provider whose jobs are exports of the archive.
-
-    Raises:
-        SettingsError: Nothing says where that is, or what is replayed.
-    """
-    if archive is None or span is None:
-        raise SettingsError(["archive_url: is required for a replay, as is a span: its files are there"])
-    made = cast("Replayed", type(kind.__name__, (Replayed, kind), {})(settings, _Nobody()))
-    made.archive, made.span = archive, span
-    return made

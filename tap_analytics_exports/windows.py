@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
 from typing import Self
 from zoneinfo import ZoneInfo
@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from tap_analytics_exports.errors import SettingsError
 
 DAY = timedelta(days=1)
+
+_YEARS = (1900, 9998)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -26,15 +28,18 @@ class Window:
         return f"{self.start.isoformat()}/{self.end.isoformat()}"
 
     @classmethod
-    def between(cls, start: datetime, end: datetime) -> Self:
-        """A window of any two points in time, which without an offset are in UTC.
+    def between(cls, start: datetime, end: datetime, zone: tzinfo = UTC) -> Self:
+        """A window of any two points in time, which without an offset are those of a zone.
 
         Raises:
-            SettingsError: There is nothing between them.
+            SettingsError: There is nothing between them, or no calendar reaches there.
         """
-        start, end = (each if each.tzinfo else each.replace(tzinfo=UTC) for each in (start, end))
+        start, end = (each if each.tzinfo else each.replace(tzinfo=zone) for each in (start, end))
+        shown = f"{start.isoformat()}/{end.isoformat()}"
+        if not all(_YEARS[0] <= each.year <= _YEARS[1] for each in (start, end)):
+            raise SettingsError([f"{shown}: must be within the years {_YEARS[0]} to {_YEARS[1]}"])
         if start >= end:
-            raise SettingsError([f"{start.isoformat()}/{end.isoformat()}: its end must be after its start"])
+            raise SettingsError([f"{shown}: its end must be after its start"])
         return cls(start.astimezone(UTC), end.astimezone(UTC))
 
     def days(self, zone: ZoneInfo) -> tuple[date, date]:

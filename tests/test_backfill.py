@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 import vendor
+from conftest import run_tap
 from test_extraction import Table, _fake, dying_at_each_call, expected, run, settings  # noqa: F401
 from vendor import DAY, PROCESS, START, Died, World
 
@@ -181,3 +183,51 @@ def test_an_end_that_is_not_behind_its_start_is_a_mistake(tmp_path):
     for end in (at, at - timedelta(hours=1)):
         with pytest.raises(SettingsError, match="its end must be after its start"):
             Extraction(settings(address, tmp_path), span=(at, end))
+
+
+# Through the front door
+
+
+def test_the_command_line_exports_a_span_of_some_streams_again(sandbox):
+    config = sandbox.config("khoros_care")
+    names = sorted(export["name"] for export in config["khoros_care"]["exports"])
+    end = datetime.fromisoformat(config["start_date"]) + 2 * DAY
+    which = f"{config['start_date'][:10]}/{end.date()}"
+    state = {"bookmarks": {names[0]: {"replication_key_value": "2026-11-01T00:00:00+00:00"}}}
+    result = run_tap(config, "--streams", f"{names[0]}, {names[1]}", "--backfill", which, state=state)
+    assert result.exit_code == 0, result.stderr
+    assert {run["stream"] for run in result.runs} <= set(names[:2])
+    assert {run["stream"] for run in result.runs} >= {names[0]}
+    assert result.bookmark(names[0])["replication_key_value"] == "2026-11-01T00:00:00+00:00"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--streams", "nothing"], "streams: 'nothing' is none of the exports"),
+        (["--streams", ","], "--streams: names no stream"),
+        (["--backfill", "yesterday"], "--backfill: 'yesterday' is not START/END, two dates"),
+        (["--replay", "2026-01-01"], "such as 2026-01-01/2026-02-01"),
+        (["--replay", "2026-01-01/2026-02-01"], "archive_url: is required for a replay"),
+        (["--backfill", "2026-02-01/2026-01-01"], "its end must be after its start"),
+        (["--backfill", "0001-01-01/2026-01-01"], "must be within the years 1900 to 9998"),
+        (["--backfill", "2026-01-01/2026-02-01", "--replay", "2026-01-01/2026-02-01"], "use one"),
+    ],
+)
+def test_a_wrong_option_is_a_line_that_says_what_is_right(sandbox, options, words):
+    result = run_tap(sandbox.config("giosg"), *options)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+    assert sandbox.get("jobs") == []
+
+
+def test_of_a_catalog_only_what_is_named_too_is_run(sandbox):
+    config = sandbox.config("giosg")
+    names = sorted(export["name"] for export in config["giosg"]["exports"])
+    catalog = json.loads(run_tap(config, "--discover").stdout)
+    catalog["streams"] = [each for each in catalog["streams"] if each["tap_stream_id"] != names[0]]
+    result = run_tap(config, "--streams", names[0], catalog=catalog)
+    assert (result.exit_code, result.runs) == (0, []), result.stderr
+    assert "the catalog selects none of the streams that --streams names" in result.stderr
+    assert "discover anew" not in result.stderr

@@ -29,6 +29,9 @@ class CommandLine(TapAnalyticsExports):
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
+        streams: str | None = None,
+        backfill: str | None = None,
+        replay: str | None = None,
     ) -> None:
         """Run the tap, and end the process with the code that tells how it went."""
         if about:
@@ -41,6 +44,7 @@ class CommandLine(TapAnalyticsExports):
                 parse_env_config=config.parse_env,
                 state=given.state(state) if state else None,
                 catalog=given.json_object(catalog, "catalog") if catalog else None,
+                run=cls._run_of(streams, backfill, replay),
             )
         except (ConfigValidationError, SettingsError) as error:
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
@@ -52,6 +56,46 @@ class CommandLine(TapAnalyticsExports):
         sys.stdout.flush()
         logging.shutdown()
         os._exit(code)  # threads that still wait for a vendor do not hold up the end
+
+    @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Add the options that are ours."""
+        command = super().get_singer_command()
+        span = "START/END"
+        command.params += [
+            click.Option(
+                ["--streams"], metavar="NAMES", help="Run these exports only, such as calls,messages."
+            ),
+            click.Option(
+                ["--backfill"],
+                metavar=span,
+                help="Export the windows of this span again, whatever the bookmarks say, which stay.",
+            ),
+            click.Option(
+                ["--replay"],
+                metavar=span,
+                help="As --backfill, with the files that archive_url has; no vendor is asked for anything.",
+            ),
+        ]
+        return command
+
+    @staticmethod
+    def _run_of(streams: str | None, backfill: str | None, replay: str | None) -> dict[str, Any]:
+        """Read the options that say what a run is to do.
+
+        Raises:
+            SettingsError: They can't be read, or don't go together.
+        """
+        run: dict[str, Any] = {}
+        if streams is not None:
+            run["streams"] = given.names(streams)
+        if backfill is not None and replay is not None:
+            raise SettingsError(["--backfill and --replay: are two ways to get the same rows; use one"])
+        if backfill is not None:
+            run["span"] = given.span(backfill, "--backfill")
+        if replay is not None:
+            run |= {"span": given.span(replay, "--replay"), "replay": True}
+        return run
 
     @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -88,6 +89,38 @@ def json_object(file: IO[str], what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError([f"{what}: {file.name}: holds no JSON object"])
     return content
+
+
+def names(text: str) -> list[str]:
+    """Read names with commas between them.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    found = [name for each in text.split(",") if (name := each.strip())]
+    if not found:
+        raise SettingsError(["--streams: names no stream; expected names, such as calls,messages"])
+    return found
+
+
+def span(text: str, option: str) -> tuple[datetime, datetime]:
+    """Read START/END, each an ISO date or date-time.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    start, _, end = text.partition("/")
+    try:
+        return datetime.fromisoformat(start.strip()), datetime.fromisoformat(end.strip())
+    except ValueError:
+        raise SettingsError(
+            [
+                (
+                    f"{option}: {text!r} is not START/END, two dates or date-times of which the second is "
+                    "exclusive, such as 2026-01-01/2026-02-01 or 2026-01-01T00:00:00Z/2026-01-01T06:00:00Z"
+                )
+            ]
+        ) from None
 
 
 def state(file: IO[str]) -> dict[str, Any]:

@@ -57,8 +57,15 @@ class TapAnalyticsExports(Tap):
 
     settings: Settings
 
-    def __init__(self, *, state: Mapping[str, Any] | None = None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        state: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> None:
         self._given_state = state
+        self._run = run or {}  # `streams`, `span` and `replay`, as an Extraction has them
         super().__init__(**arguments)
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
@@ -94,7 +101,7 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def extraction(self) -> Extraction:
         """The run."""
-        return Extraction(self.settings, self._given_state)
+        return Extraction(self.settings, self._given_state, **self._run)
 
     def discover_streams(self) -> list[Stream]:
         """Make one stream an export, and the two that describe the run."""
@@ -154,7 +161,10 @@ class TapAnalyticsExports(Tap):
         """
         chosen = self._chosen
         given = set(self.input_catalog or ())
-        if unknown := given - set(self.streams):
+        if given and not chosen and self._run.get("streams"):
+            self.logger.warning("the catalog selects none of the streams that --streams names")
+        exports = {e.name for block in self.settings.providers.values() for e in block.all_exports}
+        if unknown := given - exports - set(META_STREAMS):
             self.logger.warning(
                 "the catalog has streams that the settings have no export for: %s; discover anew",
                 ", ".join(sorted(unknown)),
