@@ -39,7 +39,7 @@ from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.parse import BadRow
-from tap_analytics_exports.providers import installed
+from tap_analytics_exports.providers import broken, installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.replay import Replayed
@@ -87,7 +87,7 @@ class Extraction:
         replay: bool = False,
     ) -> None:
         if not isinstance(settings, Settings):
-            settings = decode(settings, settings_types())
+            settings = decode(settings, settings_types(), broken=broken())
         redaction.hide(*secrets(settings))
         self.settings = settings
         self._state = State(state)

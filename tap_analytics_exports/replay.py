@@ -9,9 +9,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter
-
 from tap_analytics_exports.archive import (
     Archive,
     ArchivedFile,
@@ -21,12 +18,12 @@ from tap_analytics_exports.archive import (
     window_folder,
     window_of,
 )
-from tap_analytics_exports.errors import ExportFailed, Refused, SettingsError, Unreachable
+from tap_analytics_exports.errors import ExportFailed, SettingsError, Unreachable
 from tap_analytics_exports.providers.base import Empty, Handle, JobState, Provider, Ready, Request
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Export, ProviderSettings
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
-from tap_analytics_exports.transport.network import Network
+from tap_analytics_exports.transport.network import Offline
 from tap_analytics_exports.windows import Window
 
 logger = clean_logger(__name__)
@@ -51,7 +48,7 @@ class Replayed(Provider[Any, Any]):
             raise SettingsError(["archive_url: is required for a replay, whose files are there"])
         super().__init__(settings)
         self.name = kind.name  # type: ignore[misc] # of which all others have one for their class
-        self._provider = kind(settings, _Nobody())
+        self._provider = kind(settings, Offline())
         self._archive = archive
         self._exports: dict[str, dict[str, list[str]]] = {}  # by stream; of snapshots only what is wanted
         self._manifests: dict[str, Manifest] = {}
@@ -178,20 +175,3 @@ class Replayed(Provider[Any, Any]):
                 )
 
         yield Body(checked(), None, total=file.size)
-
-
-class _Silent(HTTPAdapter):
-    """Sends nothing."""
-
-    def send(self, *request: Any, **how: Any) -> requests.Response:
-        raise Refused("a replay asks no vendor for anything")
-
-
-class _Nobody(Network):
-    """Connects to nobody."""
-
-    def session(self) -> requests.Session:
-        session = requests.Session()
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, _Silent())
-        return session

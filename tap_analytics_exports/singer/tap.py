@@ -25,6 +25,7 @@ from tap_analytics_exports.errors import (
     TapError,
 )
 from tap_analytics_exports.extraction import Extraction, settings_types
+from tap_analytics_exports.providers import broken
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.output import Output
@@ -72,7 +73,9 @@ class TapAnalyticsExports(Tap):
         """Decode the settings in place of the SDK's validation, whose messages print values."""
         redaction.hide(*secrets(self.config))  # for what is said of them while they are decoded
         try:
-            self.settings = decode(self.config, _BLOCKS, also=self._own_settings_of_the_sdk())
+            self.settings = decode(
+                self.config, _BLOCKS, also=self._own_settings_of_the_sdk(), broken=broken()
+            )
         except SettingsError as error:
             if raise_errors:
                 raise ConfigValidationError(
