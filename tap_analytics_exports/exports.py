@@ -150,9 +150,10 @@ class ExportStream:
             of earlier runs that are over, of which nobody was told.
         """
         columns = self._wanted_columns()
+        kind = ["replay" if isinstance(self.provider, Replayed) else "backfill"] if self.span else []
         requests = []
         for window in self._windows(end):
-            print_ = self._fingerprint(columns, window, again=self.span is not None)
+            print_ = self._fingerprint(columns, window, *kind)
             requests.append(Request(self.export, window, columns, print_, new_export_id()))
         left = reconcile(
             state=self.state.jobs,
@@ -268,15 +269,13 @@ class ExportStream:
             logger.error("%s", each)
         return found
 
-    def _fingerprint(
-        self, columns: Sequence[str] | None, window: Window | None, *, again: bool = False
-    ) -> str:
+    def _fingerprint(self, columns: Sequence[str] | None, window: Window | None, *kind: str) -> str:
         """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request.
 
-        Those of windows that are exported again differ from all others, so that no run takes a job that is
-        left of the one for a job of the other.
+        Those of a backfill and of a replay have a kind, so that no run takes for its own what another kind of
+        run has left.
         """
         identity = {"base_url": self.provider.settings.base_url, **self.provider.identity(self.export)}
         span = window and [window.start.isoformat(), window.end.isoformat()]
-        parts = [self.provider.name, identity, columns, span, *(["again"] if again else [])]
+        parts = [self.provider.name, identity, columns, span, *kind]
         return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).hexdigest()

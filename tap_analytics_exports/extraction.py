@@ -180,7 +180,7 @@ class Extraction:
     def _run(self) -> Generator[Event]:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
-        self._jobs.check()
+        self._jobs.check_archive()
         planned, told = self._plan()
         self._jobs.start()
         if any(planned.values()):

@@ -18,6 +18,7 @@ from test_extraction import Table, _fake, dying_at_each_call, expected, run, set
 from vendor import DAY, PROCESS, START, Died, Fake, World
 
 from tap_analytics_exports.errors import ExportsFailed, SettingsError
+from tap_analytics_exports.events import Checkpoint
 from tap_analytics_exports.extraction import Extraction
 from tap_analytics_exports.jobs.job import now
 
@@ -92,6 +93,19 @@ def test_a_replay_loads_what_was_exported_and_leaves_the_state_alone(tmp_path):
     assert again.states == [table.state] * len(again.states)
     assert sorted((tmp_path / "ledger").rglob("*")) == ledger
     assert len(manifests(tmp_path)) == 3  # it is not archived once more
+
+
+def test_a_replay_takes_no_job_for_its_own(tmp_path):
+    given = archived(tmp_path, days=1, export={"export_timeout": "PT30S"})
+    run(given, Table())
+    vendor.WORLDS[given["fake"]["base_url"]].script["2026-01-01"] = ["never"]
+    with Extraction(given, span=span(0, 1)) as extraction:  # which is killed
+        states = (event.state for event in extraction if isinstance(event, Checkpoint))
+        state = next(each for each in states if each["bookmarks"]["rows"]["jobs"])
+    table = Table()
+    replay(given, table, span(0, 1), state)
+    assert table.rows == expected(1)
+    assert table.state == state
 
 
 def test_rows_are_replayed_as_the_settings_have_them_by_now(tmp_path):

@@ -83,6 +83,14 @@ def test_nothing_is_exported_beyond_the_end_of_the_run(tmp_path, caplog):
     assert "no window of 2026-01-08" in caplog.text
 
 
+def test_dates_without_an_offset_are_those_of_the_exports_time_zone(tmp_path):
+    address, _ = vendor.world()
+    given = settings(address, tmp_path, export={"timezone": "Europe/Helsinki"})
+    table = Table()
+    backfill(given, table, (datetime(2026, 1, 2), datetime(2026, 1, 3)))
+    assert windows(table) == ["2026-01-01T22"]
+
+
 def test_a_snapshot_is_no_part_of_it(tmp_path, caplog):
     address, world = vendor.world()
     backfill(settings(address, tmp_path, export={"snapshot": True}), Table(), span(0, 3))

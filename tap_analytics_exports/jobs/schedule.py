@@ -52,8 +52,8 @@ class Jobs:
         self._written: deque[Job] = deque()
         self.tell = self._news.put
 
-    def check(self) -> None:
-        """See that what jobs make can be kept.
+    def check_archive(self) -> None:
+        """See that what jobs make can be kept, where it is to be.
 
         Raises:
             SettingsError: It can't.
