@@ -13,15 +13,16 @@ import hashlib
 import os
 import re
 import threading
+import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Annotated, Any, Protocol
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import ExportFailed, Interrupted, SettingsError, Unreachable
 from tap_analytics_exports.providers.base import Provider
@@ -53,7 +54,7 @@ Their rows are loaded again by `tap-analytics-exports --replay START/END`.
 class ArchivedFile(Struct, frozen=True):
     """A file: its name in the folder, its name at the vendor, and what it is known by."""
 
-    file: str
+    file: Annotated[str, Meta(pattern=r"^[0-9]{4,}-[A-Za-z0-9._-]*\Z")]  # which leads nowhere else
     name: str
     size: int
     sha256: str
@@ -102,6 +103,9 @@ class _Store(Protocol):
 
     def keys(self, folder: str) -> Iterator[str]:
         """List the files three levels below a folder of the archive."""
+
+    def close(self) -> None:
+        """Remove what was made for it."""
 
 
 class Archive:
@@ -193,6 +197,10 @@ class Archive:
             while chunk := file.read(_CHUNK):
                 yield chunk
 
+    def close(self) -> None:
+        """Remove what was made for the connections."""
+        self._store.close()
+
     def _has(self, key: str, files: Sequence[ArchivedFile]) -> bool:
         """Whether a run that died, or that could not write the rows, has kept these files."""
         try:
@@ -218,13 +226,17 @@ class _Folder:
     def write(self, key: str, chunks: Iterable[bytes]) -> None:
         path = self._root / key
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = path.with_name(f"{path.name}.new")
+        new = path.with_name(f"{path.name}.{uuid.uuid4().hex}.new")
         new.touch(mode=0o600)
-        with new.open("wb") as file:
-            file.writelines(chunks)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
+        try:
+            with new.open("wb") as file:
+                file.writelines(chunks)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except BaseException:
+            new.unlink(missing_ok=True)
+            raise
 
     def open(self, key: str) -> IO[bytes]:
         return (self._root / key).open("rb")
@@ -234,6 +246,9 @@ class _Folder:
             raise FileNotFoundError(f"{self._root} is no folder")
         for path in (self._root / folder).glob("*/*/*"):
             yield path.relative_to(self._root).as_posix()
+
+    def close(self) -> None:
+        pass
 
 
 class _Bucket:
@@ -266,6 +281,10 @@ class _Bucket:
                     key = each["Key"].removeprefix(self._base)
                     if key.count("/") == 3:
                         yield key
+
+    def close(self) -> None:
+        if "_client" in self.__dict__:
+            self._client.close()
 
     def _file(self, key: str, mode: str) -> Any:
         import smart_open
@@ -335,8 +354,8 @@ def _timestamp(at: datetime) -> str:
 
 
 def _datetime(text: str) -> datetime:
-    day, _, time = text.partition("T")
-    return datetime.fromisoformat(f"{day}T{time.replace('-', ':')}")
+    day, _, time = text.removesuffix("Z").partition("T")
+    return datetime.fromisoformat(f"{day}T{time.replace('-', ':')}+00:00")
 
 
 def _safe(name: str) -> str:

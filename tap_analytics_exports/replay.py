@@ -159,7 +159,8 @@ class Replayed(Provider[Any, Any]):
         """Nothing: the archive keeps what it has."""
 
     def close(self) -> None:
-        """Nothing: there was no session."""
+        """Leave the archive; there was no session."""
+        self._archive.close()
 
     @contextmanager
     def _open(self, key: str, file: ArchivedFile, wanted: Wanted) -> Iterator[Body]:

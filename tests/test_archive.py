@@ -172,7 +172,7 @@ def test_windows_of_another_length_are_not_taken_for_cut_ones(tmp_path, window):
     assert (len(error.value.reasons), table.ended) == (1, [])
 
 
-@pytest.mark.parametrize("how", ["changed", "gone", "manifest"])
+@pytest.mark.parametrize("how", ["changed", "gone", "manifest", "led away"])
 def test_what_was_changed_since_is_not_loaded(tmp_path, how):
     given = archived(tmp_path, days=2)
     run(given, Table())
@@ -185,6 +185,8 @@ def test_what_was_changed_since_is_not_loaded(tmp_path, how):
             file.unlink()
         case "manifest":
             path.write_text("{}")
+        case "led away":
+            path.write_text(path.read_text().replace(file.name, f"../{file.name}"))
     table = Table()
     with pytest.raises(ExportsFailed, match=r"2026-01-01.*archive_url: .*rows/2026-01-01T"):
         replay(given, table, span(0, 2))

@@ -140,6 +140,8 @@ class Jobs:
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        if self._archive is not None:
+            self._archive.close()
 
     def drop_written(self, *, forget: bool = False) -> None:
         """Drop the downloads of written jobs, at the end of a run, as their vendors still have them.
