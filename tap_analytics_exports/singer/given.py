@@ -13,6 +13,7 @@ from typing import IO, Any
 from singer_sdk.configuration._dict_config import parse_environment_config
 
 from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.windows import Window
 
 _TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n", "")
 
@@ -107,11 +108,14 @@ def span(text: str, option: str) -> tuple[datetime, datetime]:
     """Read START/END, each an ISO date or date-time.
 
     Raises:
-        SettingsError: It is none.
+        SettingsError: It is none, or there is nothing between them.
     """
-    start, _, end = text.partition("/")
+    first, _, last = text.partition("/")
     try:
-        return datetime.fromisoformat(start.strip()), datetime.fromisoformat(end.strip())
+        start, end = datetime.fromisoformat(first.strip()), datetime.fromisoformat(last.strip())
+        Window.between(start, end)
+    except SettingsError as error:
+        raise SettingsError([f"{option}: {error}"]) from None
     except ValueError:
         raise SettingsError(
             [
@@ -121,6 +125,7 @@ def span(text: str, option: str) -> tuple[datetime, datetime]:
                 )
             ]
         ) from None
+    return start, end
 
 
 def state(file: IO[str]) -> dict[str, Any]:
