@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
@@ -16,6 +15,8 @@ import msgspec
 
 from tap_analytics_exports import redaction
 from tap_analytics_exports.archive import Archive
+from tap_analytics_exports.checking import Checked, check
+from tap_analytics_exports.counting import Count, cleaned, rejected_records
 from tap_analytics_exports.errors import (
     CredentialsRefused,
     ExportFailed,
@@ -36,13 +37,16 @@ from tap_analytics_exports.events import (
 )
 from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Span, Wanted
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run_record
+from tap_analytics_exports.jobs.ledger import headers_in
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.parse import BadRow
+from tap_analytics_exports.planning import PlannedJob, planned
 from tap_analytics_exports.providers import broken, installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.replay import Replayed
+from tap_analytics_exports.sampling import Sample, sample
 from tap_analytics_exports.settings import Column, Settings, decode, did_you_mean, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
@@ -129,12 +133,22 @@ class Extraction:
     @cached_property
     def streams(self) -> dict[str, Stream]:
         """Each export's stream, and the two that describe the run, by name."""
+        return self._streams({export.name: export.known_columns for export in self._exports})
+
+    def discover(self) -> dict[str, Stream]:
+        """Tell `streams` with the columns, too, that only files had so far, as the ledger remembers them."""
+        folders = {export.name: self._places.folder(export.key) for export in self._exports}
+        return self._streams(
+            {export.name: export.columns_with(headers_in(folders[export.name])) for export in self._exports}
+        )
+
+    def _streams(self, columns: Mapping[str, Mapping[str, Column]]) -> dict[str, Stream]:
         streams = {
             export.name: Stream(
                 export.name,
                 export.primary_key,
                 WINDOW_START if export.export.incremental else None,
-                export.known_columns,
+                columns[export.name],
                 None if export.export.incremental else export.version,
                 frozenset(export.own_columns),
             )
@@ -175,25 +189,43 @@ class Extraction:
         thread.start()
         thread.join(seconds)
 
+    def check(self) -> Iterator[Checked]:
+        """Try the credentials of each provider, and look for what its exports name; triggers nothing."""
+        return check(list(self.providers.values()), self._wanted)
+
+    def plan(self) -> list[PlannedJob]:
+        """Say which jobs iterating it would trigger, and which it would go on with; changes nothing.
+
+        Nothing is asked of a vendor but what `streams` needs, and a run that goes on is not disturbed.
+        """
+        return planned(self._exports, self._places, self._end())
+
+    def sample(self) -> Iterator[Sample]:
+        """Export the last whole window of each stream, or a snapshot, and say what its columns look like.
+
+        Nothing is written and no bookmark moves; the next run goes on with these jobs, which the ledger has.
+        """
+        return sample(self._exports, self._jobs, self._places, self._end())
+
     # The run
 
     def _run(self) -> Generator[Event]:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
         self._jobs.check_archive()
-        planned, told = self._plan()
+        windows, told = self._plan()
         self._jobs.start()
-        if any(planned.values()):
+        if any(windows.values()):
             threading.Thread(target=self._import_what_rows_need, daemon=True).start()
         for export in self._exports:
             for job in told[export.name]:
-                yield from self._tell(export, job, _Count())
+                yield from self._tell(export, job, Count())
                 self._jobs.told(job)
-            yield from self._windows(export, planned[export.name])
+            yield from self._windows(export, windows[export.name])
             yield self._checkpoint(export)  # also where there was nothing to do
         exports = {export.name: export for export in self._exports}
         for job in self._jobs.untold():
-            yield from self._tell(exports[job.planned.stream], job, _Count())
+            yield from self._tell(exports[job.planned.stream], job, Count())
             self._jobs.told(job)
         for export in self._exports:
             unmatched = export.columns.unmatched() if export.name in self._read else []
@@ -207,14 +239,18 @@ class Extraction:
 
     def _plan(self) -> tuple[dict[str, list[PlannedWindow]], dict[str, list[Job]]]:
         """Lay out the windows of all exports, and the jobs of earlier runs that are over, by stream."""
-        end = min(now().replace(microsecond=0), self.settings.end_date or now())
-        planned, told = {}, {}
+        end = self._end()
+        windows, told = {}, {}
         for export in self._exports:
             ledger = self._places.ledger(export.key)
-            planned[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
-        for windows in planned.values():
-            self._jobs.plan(windows)
-        return planned, told
+            windows[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
+        for each in windows.values():
+            self._jobs.plan(each)
+        return windows, told
+
+    def _end(self) -> datetime:
+        """Tell the exclusive end of a run that begins now."""
+        return min(now().replace(microsecond=0), self.settings.end_date or now())
 
     def _windows(self, export: ExportStream, windows: Sequence[PlannedWindow]) -> Generator[Event]:
         """Yield all of one export; windows behind one that failed would leave a gap, so none is written."""
@@ -237,7 +273,7 @@ class Extraction:
 
     def _job(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of a job that has ended, and what is to be told of it."""
-        count = _Count()
+        count = Count()
         if job.outcome is None:
             try:
                 yield from self._rows(export, job, count)
@@ -252,14 +288,15 @@ class Extraction:
         if job.outcome is None:
             job.write()
             export.passed(job)
+            job.planned.ledger.remember_headers(export.columns.headers)
         yield self._checkpoint(export)
         self._jobs.told(job)
         if job.outcome is Outcome.WRITTEN:
             self._done(export, job)
 
-    def _tell(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
+    def _tell(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
         """Tell `export_runs` of a job, and the log."""
-        record = _cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
+        record = cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
         if job.error is None:
             logger.info(
                 "%s: %s, %d rows read, %d written, %d rejected%s",
@@ -279,7 +316,7 @@ class Extraction:
             }
             yield Ended(export.name, told, None if export.export.incremental else export.version)
 
-    def _rows(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
+    def _rows(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
         """Yield the rows of all files of a job, in their order, and then its bad ones."""
         from tap_analytics_exports.reading import WindowReader
 
@@ -322,22 +359,7 @@ class Extraction:
             raise ExportFailed(f"none of its {count.rejected} rows fits; the first, {count.first}")
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
-        records = [
-            _cleaned(
-                {
-                    "export_id": job.export_id,
-                    "row_number": row.row_number,
-                    "stream": job.planned.stream,
-                    "file": file,
-                    "reason": row.reason,
-                    "column": row.column,
-                    "raw": row.raw,
-                    "rejected_at": now(),
-                }
-            )
-            for file, row in bad
-        ]
-        return self._records("rejected_rows", REJECTED_ROWS, records)
+        return self._records("rejected_rows", REJECTED_ROWS, rejected_records(job, bad))
 
     def _records(self, stream: str, columns: Mapping[str, Column], records: list[dict[str, Any]]) -> Rows:
         """Make Rows of records of a stream that describes the run."""
@@ -421,46 +443,6 @@ class Extraction:
         for name in ("reading", "columns.casting", *(f"parse.{each}" for each in sorted(formats))):
             importlib.import_module(f"tap_analytics_exports.{name}")
         importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
-
-
-@dataclass(slots=True)
-class _Count:
-    """Rows of a job: how many were written, how many rejected, and why the first of these was."""
-
-    rows: int = 0
-    rejected: int = 0
-    first: str = ""
-
-    def reject(self, file: str, row: BadRow, settings: Settings) -> None:
-        """Count a bad row.
-
-        Raises:
-            ExportFailed: There may be none, or none more.
-        """
-        where = f"row {row.row_number} of {file}" + (f", column {row.column}" if row.column else "")
-        if settings.on_bad_row == "fail":
-            raise ExportFailed(f"{where}: {row.reason}; on_bad_row is fail")
-        if self.rejected == settings.rejected_rows_limit:
-            raise ExportFailed(
-                f"more than {settings.rejected_rows_limit} rows were rejected, the last, {where}, because: "
-                f"{row.reason}; see the stream rejected_rows, check the export's columns, or raise "
-                "rejected_rows_limit"
-            )
-        self.rejected += 1
-        self.first = self.first or f"{where}: {row.reason}"
-
-
-def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a record without secrets in what vendors said, or in a row's text, which else stays as it is."""
-    cleaned = dict(record)
-    for name, clean in (
-        ("error", redaction.clean),
-        ("reason", redaction.clean),
-        ("raw", redaction.clean_data),
-    ):
-        if cleaned.get(name):
-            cleaned[name] = clean(cleaned[name])
-    return cleaned
 
 
 def settings_types() -> dict[str, type[Any]]:

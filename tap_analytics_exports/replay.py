@@ -112,6 +112,9 @@ class Replayed(Provider[Any, Any]):
     def check(self) -> None:
         """Nothing: the vendor has no part in this."""
 
+    def check_export(self, export: Export) -> None:
+        """Nothing, for the same reason."""
+
     def submit(self, request: Request[Any]) -> Handle:
         """Find the latest export of the window."""
         stream = request.export.name

@@ -178,6 +178,7 @@ class ProviderTests:
         before = self.jobs()
         with self.provider() as made:
             made.check()
+            made.check_export(made.settings.all_exports[0])
         assert self.jobs() == before, "a check has triggered a job"
 
     def test_credentials_that_are_wrong_are_refused(self) -> None:

@@ -124,7 +124,7 @@ def test_a_provider_of_another_package_is_one_like_all_others(tmp_path):
     environment = install(tmp_path)
     with acme(environment) as config:
         result = run_tap(config, env=environment)
-        assert run_tap(config, "--test", env=environment).stdout == "acme: ok\n"
+        assert run_tap(config, "--test", env=environment).stdout == "acme: ok\nacme.orders: ok\n"
         config["acme"]["exports"][0] |= {"reprot": "x"}
         wrong = run_tap(config, env=environment)
     assert result.exit_code == 0, result.stderr

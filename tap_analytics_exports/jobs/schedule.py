@@ -72,9 +72,8 @@ class Jobs:
         """Let the lanes run."""
         for name, lane in self._lanes.items():
             provider = self._providers[name]
-            cap = min(provider.settings.max_concurrent_exports, provider.most_concurrent_exports)
             runner = Runner(provider, lane, self._settings, self._stop, archive=self._archive)
-            for i in range(min(cap, lane.size())):
+            for i in range(min(provider.concurrent_exports, lane.size())):
                 thread = threading.Thread(
                     target=self._work, args=[lane, runner], name=f"{name}-{i}", daemon=True
                 )

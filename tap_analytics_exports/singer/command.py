@@ -13,7 +13,7 @@ from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.tap_base import CliTestOptionValue
 
 from tap_analytics_exports.errors import SettingsError
-from tap_analytics_exports.singer import given
+from tap_analytics_exports.singer import given, plans
 from tap_analytics_exports.singer.tap import EXIT_SETTINGS, TapAnalyticsExports
 
 
@@ -26,6 +26,8 @@ class CommandLine(TapAnalyticsExports):
         *,
         about: bool = False,
         about_format: str | None = None,
+        plan: bool = False,
+        sample: bool = False,
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
@@ -34,6 +36,8 @@ class CommandLine(TapAnalyticsExports):
         replay: str | None = None,
     ) -> None:
         """Run the tap, and end the process with the code that tells how it went."""
+        if plan and about_format == "markdown":
+            raise click.BadOptionUsage("format", "--plan is a table, or --format json")
         if about:
             cls.print_about(about_format)
             return
@@ -44,12 +48,19 @@ class CommandLine(TapAnalyticsExports):
                 parse_env_config=config.parse_env,
                 state=given.state(state) if state else None,
                 catalog=given.json_object(catalog, "catalog") if catalog else None,
-                run=cls._run_of(streams, backfill, replay),
+                run=cls._run_of(streams, backfill, replay, sample=sample),
             )
         except (ConfigValidationError, SettingsError) as error:
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
                 cls.logger.error("%s", problem)
             sys.exit(EXIT_SETTINGS)
+        if plan:
+            tap.choose()
+            write = plans.as_json if about_format else plans.as_text
+            click.echo(write(tap.extraction.plan(), tap.extraction.providers))
+            return
+        if sample:
+            sys.exit(tap.sample())
         code = tap.run()
         if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,28 +70,45 @@ class CommandLine(TapAnalyticsExports):
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
-        """Add the options that are ours."""
+        """Make the command, with the SDK's options and ours."""
         command = super().get_singer_command()
-        span = "START/END"
+        texts = {
+            "test": "Check each provider's credentials, and each export as far as can be seen without "
+            "triggering any; print a line for each, and exit with 1 if anything is wrong. --test=schema "
+            "prints the SCHEMA messages.",
+            "about_format": "How --about is written (json, markdown), or --plan (json).",
+        }
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name in texts:
+                option.help = texts[option.name]
+        flags = {
+            "--plan": "Print the jobs that a run would trigger, and those of earlier runs that it would go "
+            "on with, for this --state and --catalog; trigger none, and change nothing.",
+            "--sample": "Export the last whole window of each selected stream, or a snapshot, and print the "
+            "`columns` of its settings with the types that were seen. No bookmark moves, and the next run "
+            "uses these exports.",
+        }
+        options = {
+            "--streams": ("NAMES", "Run these exports only, such as calls,messages."),
+            "--backfill": (
+                "START/END",
+                "Export the windows of this span again, whatever the bookmarks say, which stay.",
+            ),
+            "--replay": (
+                "START/END",
+                "As --backfill, with the files that archive_url has; no vendor is asked for anything.",
+            ),
+        }
+        command.params += [click.Option([flag], is_flag=True, help=text) for flag, text in flags.items()]
         command.params += [
-            click.Option(
-                ["--streams"], metavar="NAMES", help="Run these exports only, such as calls,messages."
-            ),
-            click.Option(
-                ["--backfill"],
-                metavar=span,
-                help="Export the windows of this span again, whatever the bookmarks say, which stay.",
-            ),
-            click.Option(
-                ["--replay"],
-                metavar=span,
-                help="As --backfill, with the files that archive_url has; no vendor is asked for anything.",
-            ),
+            click.Option([name], metavar=shape, help=text) for name, (shape, text) in options.items()
         ]
         return command
 
     @staticmethod
-    def _run_of(streams: str | None, backfill: str | None, replay: str | None) -> dict[str, Any]:
+    def _run_of(
+        streams: str | None, backfill: str | None, replay: str | None, *, sample: bool
+    ) -> dict[str, Any]:
         """Read the options that say what a run is to do.
 
         Raises:
@@ -91,6 +119,8 @@ class CommandLine(TapAnalyticsExports):
             run["streams"] = given.names(streams)
         if backfill is not None and replay is not None:
             raise SettingsError(["--backfill and --replay: are two ways to get the same rows; use one"])
+        if sample and (backfill is not None or replay is not None):
+            raise SettingsError(["--sample: is of the last window; leave --backfill and --replay out"])
         if backfill is not None:
             run["span"] = given.span(backfill, "--backfill")
         if replay is not None:
@@ -110,7 +140,7 @@ class CommandLine(TapAnalyticsExports):
 
     @classmethod
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Try the credentials; `--test=schema` is the SDK's."""
+        """Check providers and exports; `--test=schema` is the SDK's."""
         if value != CliTestOptionValue.All.value:
             super().cb_test(ctx, param, value)
             return
@@ -121,4 +151,9 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors:
                 cls.logger.error("%s", problem)
             ctx.exit(EXIT_SETTINGS)
-        ctx.exit(tap.check())
+        code = 0
+        for checked in tap.extraction.check():
+            click.echo(f"{checked.name}: {'ok' if checked.problem is None else checked.problem}")
+            code = code if checked.problem is None else EXIT_SETTINGS
+        tap.extraction.log_out()
+        ctx.exit(code)

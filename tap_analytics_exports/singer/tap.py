@@ -29,6 +29,7 @@ from tap_analytics_exports.providers import broken
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.output import Output
+from tap_analytics_exports.singer.samples import as_yaml
 from tap_analytics_exports.singer.signals import Signals
 from tap_analytics_exports.singer.streams import TapStream
 
@@ -111,7 +112,7 @@ class TapAnalyticsExports(Tap):
         batch = self.settings.batch_config
         return [
             TapStream(self, stream, None if name in META_STREAMS else batch)
-            for name, stream in self.extraction.streams.items()
+            for name, stream in self.extraction.discover().items()
         ]
 
     @property
@@ -123,6 +124,25 @@ class TapAnalyticsExports(Tap):
             for name, stream in streams.items()
             if isinstance(stream, TapStream) and stream.selected
         }
+
+    def choose(self) -> dict[str, TapStream]:
+        """Let the run have the streams that are selected, and tell it what the catalog says of them.
+
+        Returns:
+            The exports among them, by name.
+        """
+        given = set(self.input_catalog or ())
+        exports = {each.name for block in self.settings.providers.values() for each in block.all_exports}
+        if unknown := given - exports - set(META_STREAMS):
+            self.logger.warning(
+                "the catalog has streams that the settings have no export for: %s; discover anew",
+                ", ".join(sorted(unknown)),
+            )
+        chosen = self._chosen
+        if given and not chosen and self._run.get("streams"):
+            self.logger.warning("the catalog selects none of the streams that --streams names")
+        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
+        return chosen
 
     def run(self) -> int:
         """Sync all streams.
@@ -155,6 +175,30 @@ class TapAnalyticsExports(Tap):
             self.extraction.close()
         return signals.exit_code or code
 
+    def sample(self) -> int:
+        """Print what an export of each selected stream shows of its columns.
+
+        Returns:
+            The exit code that tells how it went.
+        """
+        self.choose()
+        code = 0
+        try:
+            for each in self.extraction.sample():
+                click.echo(as_yaml(each))
+                code = code if each.problem is None else EXIT_FAILED
+        except TapError as error:
+            self.logger.error("%s", error)
+            code = EXIT_SETTINGS
+        finally:
+            self.extraction.log_out()
+            self.extraction.close()
+        if self.settings.ledger == "":
+            self.logger.warning(
+                "the ledger is turned off, so neither discovery nor the next run knows of this"
+            )
+        return code
+
     def sync_all(self) -> None:  # type: ignore[misc] # the SDK's own goes from stream to stream
         """Write the messages of the whole run.
 
@@ -162,18 +206,7 @@ class TapAnalyticsExports(Tap):
             TapError: Some exports failed, or nothing could be done at all.
             Interrupted: The run was asked to stop.
         """
-        chosen = self._chosen
-        given = set(self.input_catalog or ())
-        if given and not chosen and self._run.get("streams"):
-            self.logger.warning("the catalog selects none of the streams that --streams names")
-        exports = {e.name for block in self.settings.providers.values() for e in block.all_exports}
-        if unknown := given - exports - set(META_STREAMS):
-            self.logger.warning(
-                "the catalog has streams that the settings have no export for: %s; discover anew",
-                ", ".join(sorted(unknown)),
-            )
-        self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
-        streams = {**chosen}
+        streams = self.choose()
         for name in META_STREAMS:
             stream = self.streams[name]
             assert isinstance(stream, TapStream)  # as all are
@@ -234,21 +267,3 @@ class TapAnalyticsExports(Tap):
                 problems.append(f"batch_config.storage.root: {folder}: {error.strerror}")
         if problems:
             raise SettingsError(problems)
-
-    def check(self) -> int:
-        """Try each provider's credentials, and say how it went.
-
-        Returns:
-            The exit code: 0, all accepted.
-        """
-        code = 0
-        for name, provider in self.extraction.providers.items():
-            try:
-                provider.check()
-            except TapError as error:
-                code = EXIT_SETTINGS
-                click.echo(redaction.clean(f"{name}: {error}"))
-            else:
-                click.echo(f"{name}: ok")
-        self.extraction.log_out()
-        return code
