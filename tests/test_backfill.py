@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,6 +15,8 @@ from vendor import DAY, PROCESS, START, Died, World
 
 from tap_analytics_exports.errors import ExportsFailed, SettingsError
 from tap_analytics_exports.extraction import Extraction
+from tap_analytics_exports.singer.command import CommandLine
+from tap_analytics_exports.singer.given import Configuration
 from tap_analytics_exports.windows import Window
 
 Span = tuple[datetime, datetime]
@@ -89,6 +92,14 @@ def test_dates_without_an_offset_are_those_of_the_exports_time_zone(tmp_path):
     table = Table()
     backfill(given, table, (datetime(2026, 1, 2), datetime(2026, 1, 3)))
     assert windows(table) == ["2026-01-01T22"]
+
+
+def test_a_plan_has_its_windows(tmp_path):
+    address, world = vendor.world()
+    with Extraction(settings(address, tmp_path), span=span(0.5, 1.5)) as extraction:
+        planned = [(job.action, job.why) for job in extraction.plan()]
+    assert planned == [("trigger", "is exported again")] * 2
+    assert not world.jobs
 
 
 def test_a_snapshot_is_no_part_of_it(tmp_path, caplog):
@@ -212,17 +223,12 @@ def test_the_command_line_exports_a_span_of_some_streams_again(sandbox):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--streams", "nothing"], "streams: 'nothing' is none of the exports"),
-        (["--streams", ","], "--streams: names no stream"),
-        (["--backfill", "yesterday"], "--backfill: 'yesterday' is not START/END, two dates"),
-        (["--replay", "2026-01-01"], "such as 2026-01-01/2026-02-01"),
-        (["--replay", "2026-01-01/2026-02-01"], "archive_url: is required for a replay"),
         (
-            ["--backfill", "2026-02-01/2026-01-01"],
-            "--backfill: 2026-02-01T00:00:00+00:00/2026-01-01T00:00:00+00:00: its end must",
+            ["--streams", "giosg_cals"],
+            "none of the exports giosg_calls, giosg_popups; did you mean giosg_calls?",
         ),
-        (["--backfill", "0001-01-01/2026-01-01"], "must be within the years 1900 to 9998"),
-        (["--backfill", "2026-01-01/2026-02-01", "--replay", "2026-01-01/2026-02-01"], "use one"),
+        (["--backfill", "yesterday"], "--backfill: 'yesterday' is not START/END, two dates"),
+        (["--replay", "2026-01-01/2026-02-01"], "archive_url: is required for a replay"),
     ],
 )
 def test_a_wrong_option_is_a_line_that_says_what_is_right(sandbox, options, words):
@@ -231,6 +237,24 @@ def test_a_wrong_option_is_a_line_that_says_what_is_right(sandbox, options, word
     assert words in result.stderr
     assert "Traceback" not in result.stderr
     assert sandbox.get("jobs") == []
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"streams": " ,"}, "--streams: names no stream"),
+        ({"replay": "2026-01-01"}, "such as 2026-01-01/2026-02-01"),
+        ({"backfill": "2026-02-01/2026-01-01"}, "--backfill: .* its end must be after its start"),
+        ({"backfill": "0001-01-01/2026-01-01"}, "must be within the years 1900 to 9998"),
+        ({"backfill": "2026-01-01/2026-02-01", "replay": "2026-01-01/2026-02-01"}, "use one"),
+        ({"backfill": "2026-01-01/2026-02-01", "sample": True}, "--sample: is of the last window"),
+    ],
+)
+def test_options_that_cannot_be_meant_end_the_run(options, words, caplog):
+    with pytest.raises(SystemExit) as ended:
+        CommandLine.invoke(config=Configuration(), **options)
+    assert ended.value.code == 1
+    assert re.search(words, caplog.text)
 
 
 def test_of_a_catalog_only_what_is_named_too_is_run(sandbox):
