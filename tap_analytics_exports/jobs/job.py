@@ -270,8 +270,9 @@ class Job:
         if self.outcome is None and digest is None:
             digest = _joined_sha256(self.files)  # not with the lock, for it may take a while
         with self.planned.lock:
-            self.ended, self.sha256 = True, digest
+            self.sha256 = digest
             self.planned.ledger.save(self.entry())
+            self.ended = True  # from now on, who sees that may forget the job
         self.planned.tell(self)
 
     @contextmanager
