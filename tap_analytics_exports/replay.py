@@ -50,10 +50,11 @@ class Replayed(Provider[Any, Any]):
         self.name = kind.name  # type: ignore[misc] # of which all others have one for their class
         self._provider = kind(settings, Offline())
         self._archive = archive
-        self._exports: dict[str, dict[str, list[str]]] = {}  # by stream; of snapshots only what is wanted
+        self._exports: dict[str, dict[str, list[str]]] = {}  # by stream
+        self._snapshots: dict[str, str] = {}  # the folder that is replayed, by stream
         self._manifests: dict[str, Manifest] = {}
         self._warned: set[str] = set()
-        for name in ("columns", "wanted", "dictionary", "constants", "dialect"):
+        for name in ("wanted", "dictionary", "constants", "dialect"):
             setattr(self, name, getattr(self._provider, name))
 
     def available(
@@ -72,18 +73,13 @@ class Replayed(Provider[Any, Any]):
         Raises:
             SettingsError: The archive can't be read.
         """
-        try:
-            exports = self._archive.exports(export.name)
-        except Unreachable as error:
-            raise SettingsError([str(error)]) from None
-        self._exports[export.name] = exports
+        exports = self._listed(export)
         if not export.incremental:
             taken = {folder: at for folder in exports if (at := snapshot_of(folder))}
             recent = [folder for folder, at in taken.items() if span.start <= at < span.end]
             if not recent:
                 return [], [f"no snapshot that was triggered within {span}"]
-            latest = max(recent, key=lambda folder: taken[folder])
-            self._exports[export.name] = {latest: exports[latest]}
+            self._snapshots[export.name] = max(recent, key=lambda folder: taken[folder])
             return [None], []
         known = sorted(window for folder in exports if (window := window_of(folder)))
         starts = [window.start for window in known]
@@ -105,6 +101,29 @@ class Replayed(Provider[Any, Any]):
         hint = "; it has other windows there: set `window`, `timezone` and `start_date` as they were"
         return found, [f"no export of {window}{hint if odd else ''}" for window in lacking]
 
+    def columns(self, export: Export) -> Sequence[str]:
+        """Those that were asked for, as a provider may have to ask its vendor which there are."""
+        exports = self._listed(export)
+        if exports:
+            folder = max(exports)
+            asked = self._archive.manifest(f"{export.name}/{folder}/{exports[folder][0]}").columns
+            if asked is not None:
+                return asked
+        return self._provider.columns(export)
+
+    def _listed(self, export: Export) -> dict[str, list[str]]:
+        """List what the archive has of an export.
+
+        Raises:
+            SettingsError: The archive can't be read.
+        """
+        if export.name not in self._exports:
+            try:
+                self._exports[export.name] = self._archive.exports(export.name)
+            except Unreachable as error:
+                raise SettingsError([str(error)]) from None
+        return self._exports[export.name]
+
     def identity(self, export: Export) -> Mapping[str, Any]:
         """Say what the provider says."""
         return self._provider.identity(export)
@@ -119,7 +138,8 @@ class Replayed(Provider[Any, Any]):
         """Find the latest export of the window."""
         stream = request.export.name
         exports = self._exports[stream]
-        folder = next(iter(exports)) if request.window is None else window_folder(request.window)
+        window = request.window
+        folder = self._snapshots[stream] if window is None else window_folder(window)
         places = [f"{stream}/{folder}/{export_id}" for export_id in exports[folder]]
         found = {place: self._archive.manifest(place) for place in places}
         place = max(found, key=lambda place: found[place].archived_at)

@@ -294,11 +294,13 @@ def test_whenever_the_process_dies_what_was_written_is_archived(tmp_path, monkey
 
 
 def test_a_replay_sends_no_request_and_needs_no_right_credentials(sandbox, tmp_path):
-    config = sandbox.config("flex_insights", "gooee", archive_url=str(tmp_path / "archive"))
+    config = sandbox.config("flex_insights", "gooee", "intelepeer", archive_url=str(tmp_path / "archive"))
+    config["intelepeer"]["exports"] = [{"name": "all_fields", "event": "CallEvent"}]
     first = run_tap(config)
     assert first.exit_code == 0, first.stderr
     for name, secret in (("flex_insights", "password"), ("gooee", "api_token")):
         config[name] |= {secret: "not-the-right-one", "base_url": "http://127.0.0.1:9"}
+    config["intelepeer"] |= {"base_url": "http://127.0.0.1:9", "files_url": "sftp://x@127.0.0.1:9/base"}
     which = f"{config['start_date']}/{now().isoformat()}"
     result = run_tap(config, "--replay", which, state=first.state)
     assert result.exit_code == 0, result.stderr
