@@ -21,6 +21,7 @@ from tap_analytics_exports.errors import ExportsFailed, SettingsError
 from tap_analytics_exports.events import Checkpoint
 from tap_analytics_exports.extraction import Extraction
 from tap_analytics_exports.jobs.job import now
+from tap_analytics_exports.settings import secrets
 
 TODAY = (now() - DAY, now() + DAY)
 
@@ -298,6 +299,9 @@ def test_a_replay_sends_no_request_and_needs_no_right_credentials(sandbox, tmp_p
     config["intelepeer"]["exports"] = [{"name": "all_fields", "event": "CallEvent"}]
     first = run_tap(config)
     assert first.exit_code == 0, first.stderr
+    kept = "".join(path.read_text() for path in (tmp_path / "archive").glob("*/*/*/manifest.json"))
+    for secret in secrets(config):
+        assert secret not in kept
     for name, secret in (("flex_insights", "password"), ("gooee", "api_token")):
         config[name] |= {secret: "not-the-right-one", "base_url": "http://127.0.0.1:9"}
     config["intelepeer"] |= {"base_url": "http://127.0.0.1:9", "files_url": "sftp://x@127.0.0.1:9/base"}
