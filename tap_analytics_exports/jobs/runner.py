@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tap_analytics_exports.archive import Archive, Manifest, identity_hash
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
@@ -56,11 +57,19 @@ class Runner:
         lane: Its windows.
         settings: For the clocks and the downloads.
         stop: Set when the run is to stop.
+        archive: Where files are kept, before anybody reads their rows; None: nowhere.
     """
 
     def __init__(
-        self, provider: Provider[Any, Any], lane: Lane, settings: Settings, stop: threading.Event
+        self,
+        provider: Provider[Any, Any],
+        lane: Lane,
+        settings: Settings,
+        stop: threading.Event,
+        *,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
         self._provider = provider
         self._lane = lane
         self._settings = settings
@@ -87,6 +96,8 @@ class Runner:
         try:
             self._lane.check()
             self._carry_out(job)
+            if self._archive is not None:
+                self._keep(self._archive, job)
         except Refused as error:
             self._lane.refusal = str(error)
             (job.suspend if job.sent else job.fail)(str(error), refused=True)
@@ -124,6 +135,25 @@ class Runner:
                     raise _Retry(str(error), part) from None
                 else:
                     raise
+
+    def _keep(self, archive: Archive, job: Job) -> None:
+        """Keep a job's files; where that fails, the next run goes on from here."""
+        request, window = job.request, job.window
+        manifest = Manifest(
+            provider=job.planned.provider,
+            stream=job.planned.stream,
+            window=None if window is None else (window.start, window.end),
+            export_id=job.export_id,
+            request=request.fingerprint,
+            identity=identity_hash(self._provider, request.export),
+            columns=request.columns,
+            format=self._provider.dialect(request.export).format,
+            submitted_at=job.submitted_at,
+            ready_at=job.ready_at,
+            downloaded_at=job.downloaded_at,
+            archived_at=now(),
+        )
+        archive.keep(manifest, job.files)
 
     def _fetch(self, job: Job, part: Part) -> list[LocalFile]:
         """Carry out one remote run, from its trigger to its files here."""

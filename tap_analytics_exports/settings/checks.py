@@ -148,6 +148,13 @@ def path_problem(path: str) -> str | None:
     return None
 
 
+def archive_problem(url: str) -> str | None:
+    """Of where files are kept; nothing is wrong with an empty text, which is nowhere."""
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        return "must not name a user or a password; S3 is reached with the usual AWS environment"
+    return batch_root_problem(url) if url else None
+
+
 def batch_root_problem(root: str) -> str | None:
     """Of where batch files go."""
     if "://" not in root or root.startswith("file://"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +13,7 @@ from singer_sdk.configuration._dict_config import parse_environment_config
 
 from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.process import load_json
+from tap_analytics_exports.windows import Window
 
 _TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n", "")
 
@@ -80,6 +82,42 @@ def json_object(file: IO[str], what: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise SettingsError([f"{what}: {file.name}: holds no JSON object"])
     return content
+
+
+def names(text: str) -> list[str]:
+    """Read names with commas between them.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    found = [name for each in text.split(",") if (name := each.strip())]
+    if not found:
+        raise SettingsError(["--streams: names no stream; expected names, such as calls,messages"])
+    return found
+
+
+def span(text: str, option: str) -> tuple[datetime, datetime]:
+    """Read START/END, each an ISO date or date-time.
+
+    Raises:
+        SettingsError: It is none, or there is nothing between them.
+    """
+    first, _, last = text.partition("/")
+    try:
+        start, end = datetime.fromisoformat(first.strip()), datetime.fromisoformat(last.strip())
+        Window.between(start, end)
+    except SettingsError as error:
+        raise SettingsError([f"{option}: {error}"]) from None
+    except ValueError:
+        raise SettingsError(
+            [
+                (
+                    f"{option}: {text!r} is not START/END, two dates or date-times of which the second is "
+                    "exclusive, such as 2026-01-01/2026-02-01 or 2026-01-01T00:00:00Z/2026-01-01T06:00:00Z"
+                )
+            ]
+        ) from None
+    return start, end
 
 
 def state(file: IO[str]) -> dict[str, Any]:

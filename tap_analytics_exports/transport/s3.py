@@ -40,6 +40,37 @@ class _Object:
     tag: str
 
 
+class S3Client:
+    """A client of S3, by the usual AWS environment, and the authorities that it trusts.
+
+    Args:
+        network: What holds for all connections.
+    """
+
+    def __init__(self, network: Network) -> None:
+        import boto3  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        self._bundle = None if network.ca_bundle is None else _authorities(network.ca_bundle)
+        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=SILENCE_SECONDS)
+        self.s3: Any = boto3.client("s3", config=config, verify=self._bundle and self._bundle.name)
+
+    def close(self) -> None:
+        """Remove what was made for the connections."""
+        if self._bundle is not None:
+            self._bundle.close()
+
+
+def _authorities(ca_bundle: str) -> IO[bytes]:
+    """A file of all authorities that are trusted, as boto3 takes no two; it is there until it is closed."""
+    bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115
+    bundle.write(
+        Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + Path(ca_bundle).expanduser().read_bytes()
+    )
+    bundle.flush()
+    return bundle
+
+
 class S3Store:
     """A bucket, reached with the usual AWS environment."""
 
@@ -52,8 +83,7 @@ class S3Store:
         base = parts.path.strip("/")
         self._base = f"{base}/" if base else ""
         self._lock = threading.Lock()
-        self._client: Any = None
-        self._bundle: IO[bytes] | None = None
+        self._client: S3Client | None = None
 
     def __str__(self) -> str:
         """For messages."""
@@ -70,8 +100,8 @@ class S3Store:
 
     def close(self) -> None:
         """Remove what was made for the connections."""
-        if self._bundle is not None:
-            self._bundle.close()
+        if self._client is not None:
+            self._client.close()
 
     def _file(self, key: str) -> RemoteFile:
         try:
@@ -121,24 +151,10 @@ class S3Store:
                 yield chunk
 
     def _s3(self) -> Any:
-        import boto3  # type: ignore[import-untyped]
-        from botocore.config import Config  # type: ignore[import-untyped]
-
         with self._lock:
             if self._client is None:
-                config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=SILENCE_SECONDS)
-                self._client = boto3.client("s3", config=config, verify=self._authorities())
-            return self._client
-
-    def _authorities(self) -> str | None:
-        """A file of all authorities that are trusted, as boto3 takes no two; None: those it knows."""
-        if self._network.ca_bundle is None:
-            return None
-        further = Path(self._network.ca_bundle).expanduser()
-        self._bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - until `close`
-        self._bundle.write(Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + further.read_bytes())
-        self._bundle.flush()
-        return self._bundle.name
+                self._client = S3Client(self._network)
+            return self._client.s3
 
     @contextmanager
     def _troubles(self, allowed: Sequence[str] = ()) -> Iterator[None]:
