@@ -223,7 +223,7 @@ class Extraction:
             try:
                 yield from self._rows(export, job, count)
             except ExportFailed as error:
-                job.fail(f"{job}: {error}")
+                job.fail(job.says(error))
             except OSError:  # nobody takes the rows, or the disk is full: no stream fares better
                 raise
             except Exception as error:  # one stream's mishap is not to be the others'
@@ -304,7 +304,10 @@ class Extraction:
         if held:
             yield self._rejected(job, held)
         if count.rejected and not count.rows:
-            raise ExportFailed(f"none of its {count.rejected} rows fits; the first, {count.first}")
+            raise ExportFailed(
+                f"none of its {count.rejected} rows fits; the first, {count.first}; see the stream "
+                "rejected_rows, and check the export's columns"
+            )
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
         records = [

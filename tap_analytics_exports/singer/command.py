@@ -40,7 +40,7 @@ class CommandLine(TapAnalyticsExports):
                 config=config.config,
                 parse_env_config=config.parse_env,
                 state=given.state(state) if state else None,
-                catalog=given.json_object(catalog, "catalog") if catalog else None,
+                catalog=given.catalog(catalog) if catalog else None,
             )
         except (ConfigValidationError, SettingsError) as error:
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
