@@ -193,7 +193,7 @@ class Extraction:
         end = min(now().replace(microsecond=0), self.settings.end_date or now())
         planned, told = {}, {}
         for export in self._exports:
-            ledger = self._places.ledger(export.key)
+            ledger = self._places.ledger(export.key, str(export))
             planned[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
         for windows in planned.values():
             self._jobs.plan(windows)

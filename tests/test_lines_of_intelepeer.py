@@ -1,9 +1,11 @@
-"""What a user reads when IntelePeer or its bucket refuses: whole lines that say what to do, too."""
+"""What a user reads when IntelePeer or its server of files refuses: whole lines that say what to do, too."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from lines import SOON, Row, Vendor, says
+from sftp_server import Server
 
 LOGIN, LIST, TRIGGER = "POST /authenticate", "GET /Q", "POST /Q"
 STATUS, PATHS = "GET /Q/q1/status", "GET /Q/q1"
@@ -202,3 +204,86 @@ def vendor() -> Iterator[Vendor]:
 def test_the_line_of(vendor, name):
     answers, line, *how = ROWS[name]
     assert vendor.line(answers, **(how[0] if how else {})) == vendor.begin + line
+
+
+# Servers of files
+
+OTHER = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJqR0Cw5kXx3C0l2hcdzEbRV1y3sYd6X1Qe0kPpUuTtm"
+
+REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
+    "a host key that is not configured": (
+        {"sftp_host_key": None},
+        (
+            "sftp://127.0.0.1:{port}: the host key is not configured, so the server is not trusted. It has "
+            "the key ssh-ed25519 {fingerprint}; if that is the right one, set sftp_host_key to: {key}; "
+            "nothing was triggered"
+        ),
+    ),
+    "a host key that differs": (
+        {"sftp_host_key": OTHER},
+        (
+            "sftp://127.0.0.1:{port}: the server has the key ssh-ed25519 {fingerprint} and not the "
+            "configured one, ssh-ed25519 SHA256:JWLB4Vj+1tZT7bTk6QeIFe/E9apduiZwQ7r/AM/GszE; either it has "
+            "a new one, or somebody stands between. Ask whoever runs it before changing sftp_host_key or "
+            "sftp_known_hosts; nothing was triggered"
+        ),
+    ),
+    "a wrong password": (
+        {"sftp_password": "another"},
+        (
+            "sftp://127.0.0.1:{port}: acme is not let in (Authentication failed.); check the user in "
+            "files_url, and sftp_password or sftp_private_key; nothing was triggered"
+        ),
+    ),
+    "a folder that is not there": (
+        {"files_url": "sftp://acme@127.0.0.1:{port}/elsewhere"},
+        "sftp://127.0.0.1:{port}: there is no folder /elsewhere/; check files_url; nothing was triggered",
+    ),
+    "nobody there": (
+        {"files_url": "sftp://acme@127.0.0.1:1/base"},
+        (
+            "sftp://127.0.0.1:1: connection refused; check files_url; nothing was triggered, and the next "
+            "run tries again"
+        ),
+    ),
+    "a host that is not known": (
+        {"files_url": "sftp://acme@nobody.invalid/base"},
+        (
+            "sftp://nobody.invalid:22: the host's name is not known; check files_url; nothing was "
+            "triggered, and the next run tries again"
+        ),
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    root = tmp_path_factory.mktemp("root")
+    (root / "base").mkdir()
+    server = Server(root)
+    yield server
+    server.close()
+
+
+def reach(server: Server, **otherwise: Any) -> dict[str, Any]:
+    """The settings of a block that reach an SFTP server, or not."""
+    url = otherwise.pop("files_url", "sftp://acme@127.0.0.1:{port}/base").format(port=server.port)
+    settings = {"files_url": url, "sftp_password": "invented", "sftp_host_key": server.host_key}
+    return settings | otherwise
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_a_server_of_files_that_refuses_is_found_before_a_query_is_sent(vendor, server, name):
+    otherwise, line = REFUSALS[name]
+    before = len(vendor.peer.seen)
+    found = vendor.line({}, block=reach(server, **otherwise))
+    known = {"port": server.port, "key": server.host_key, "fingerprint": server.fingerprint}
+    assert found == vendor.begin + line.format(**known)
+    assert [seen.target for seen in vendor.peer.seen[before:] if seen.target == "/Q"] == []
+
+
+def test_a_file_that_is_not_on_the_server(vendor, server):
+    assert vendor.line({}, block=reach(server)) == (
+        f"{vendor.begin}sftp://127.0.0.1:{server.port}: reports/a.csv.gz is not there any more; this was the "
+        "last of 3 tries, and the next run begins anew"
+    )

@@ -36,10 +36,13 @@ class Ledger:
     Raises:
         AlreadyRunning: Another process has the export in hand.
         OSError: The folder can't be used.
+
+    Attributes:
+        folder: Where the entries are; None: nothing is remembered.
     """
 
     def __init__(self, folder: Path | None, spool: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._spool = spool
         self._lock: int | None = None
         if folder is None:
@@ -57,7 +60,7 @@ class Ledger:
     @property
     def remembers(self) -> bool:
         """Whether what is saved here is there for a later run."""
-        return self._folder is not None
+        return self.folder is not None
 
     def entries(self) -> list[Entry]:
         """Read all entries, those with the newest trigger last, and remove what belongs to none of them.
@@ -65,7 +68,7 @@ class Ledger:
         One that can't be read is left aside, renamed to `.unread`.
         """
         found: list[Entry] = []
-        for path in sorted(self._folder.glob("*.json")) if self._folder else ():
+        for path in sorted(self.folder.glob("*.json")) if self.folder else ():
             try:
                 entry = read_entry(msgspec.json.decode(path.read_bytes()))
                 if entry.export_id != path.stem:
@@ -76,7 +79,7 @@ class Ledger:
                     path.rename(path.with_suffix(".unread"))
             else:
                 found.append(entry)
-        for path in self._folder.glob("*.new") if self._folder else ():
+        for path in self.folder.glob("*.new") if self.folder else ():
             path.unlink(missing_ok=True)  # of a process that died while it wrote
         known = {entry.export_id for entry in found}
         for path in self._spool.glob("*"):
@@ -86,10 +89,10 @@ class Ledger:
 
     def save(self, entry: Entry) -> None:
         """Write an entry so that it survives whatever happens next; where that fails, say so and go on."""
-        if self._folder is None:
+        if self.folder is None:
             return
         try:
-            self._write(self._folder / f"{entry.export_id}.json", msgspec.json.encode(entry))
+            self._write(self.folder / f"{entry.export_id}.json", msgspec.json.encode(entry))
         except OSError as error:
             logger.warning("the ledger can't be written, so a crash may cost a job: %s", error)
 
@@ -108,8 +111,8 @@ class Ledger:
 
     def forget(self, export_id: str) -> None:
         """Drop a job's entry and its downloads."""
-        if self._folder is not None:
-            (self._folder / f"{export_id}.json").unlink(missing_ok=True)
+        if self.folder is not None:
+            (self.folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
 
     def files(self, export_id: str) -> Path:
