@@ -59,8 +59,8 @@ _GET = frozenset({"conversation", "conversation_actions", "user"})
 # What the tap itself sends, and which setting says it.
 _OWN_PARAMETERS = {
     "companyKey": "set `company_key`",
-    "startTime": "it is the window's",
-    "endTime": "it is the window's",
+    "startTime": "leave it out, as it is the window's",
+    "endTime": "leave it out, as it is the window's",
     "reportFormat": "set `format`",
     "reportMetrics": "set `metrics`",
 }
