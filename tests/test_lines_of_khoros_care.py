@@ -114,7 +114,7 @@ ROWS: dict[str, Row] = {
     "a wrong key for the status": (
         {STATUS: says(400, {})},
         (
-            "GET X/report/w1/r1/status answered 400 {}; check company_key and base_url, which must be those "
+            "GET X/report/w1/r1/status answered 400 {}; check base_url and company_key, which must be those "
             "of Account Admin > General Settings > Analytics API Settings"
         ),
     ),
@@ -142,7 +142,7 @@ ROWS: dict[str, Row] = {
     "a wrong key for the file": (
         {FILE: says(400, {})},
         (
-            "GET X/report/w1/r1/download answered 400 {}; check company_key and base_url, which must be "
+            "GET X/report/w1/r1/download answered 400 {}; check base_url and company_key, which must be "
             "those of Account Admin > General Settings > Analytics API Settings"
         ),
     ),

@@ -87,7 +87,7 @@ _TRIGGER_ADVICE = {
     405: "check export_id and section (report or marketing): the export takes neither GET nor POST",
 }
 _RESULT_ADVICE = {
-    400: f"check company_key and base_url, which must be those of {_CONSOLE}",
+    400: f"check base_url and company_key, which must be those of {_CONSOLE}",
     403: "check that the user still has the Analytics Reports API",
 }
 
