@@ -175,12 +175,7 @@ class ExportStream:
         requests, left = self.lay_out(end, ledger.entries())
         for export_id in left.forgotten:
             ledger.forget(export_id)
-        for entry in left.reused:
-            logger.warning(
-                "%s: job %s, triggered at %s, was written before, but no state says so: its rows are written "
-                "once more. To export them anew, remove the folder of its ledger",
-                self, entry.export_id, entry.submitted_at,
-            )  # fmt: skip
+        self._tell_of(left.reused, ledger)
         failed = [self._failed(entry, why, ledger, tell) for entry, why in left.failed]
         windows = []
         for request in requests:
@@ -229,6 +224,24 @@ class ExportStream:
         """Say in the state which jobs are triggered and not fully written."""
         replayed = isinstance(self.provider, Replayed)  # so nothing is triggered
         self.state.set_jobs([*self._waiting, *([] if replayed else jobs)])
+
+    def _tell_of(self, reused: Sequence[Entry], ledger: Ledger) -> None:
+        """Log which rows are written once more, why, and how to have new ones."""
+        for entry in reused:
+            what = Window(*entry.window) if entry.window else "snapshot"
+            logger.warning(
+                "%s, %s: the rows of job %s, triggered at %s, are written once more; no export is triggered",
+                self, what, entry.export_id, entry.submitted_at,
+            )  # fmt: skip
+        if reused:
+            logger.warning(
+                "%s: an earlier run has written them, and this one was given %s. To have the vendor export "
+                "them anew, remove the folder %s, or run once with `ledger` set to an empty text",
+                self,
+                "a state of before that" if self.state.bookmark or self.state.last_export_id
+                else "no state, as with --full-refresh, within an hour of their trigger",
+                ledger.folder,
+            )  # fmt: skip
 
     def _failed(self, entry: Entry, why: str, ledger: Ledger, tell: Callable[[Job], None]) -> Job:
         """Make a job of an earlier run that is over."""

@@ -255,7 +255,7 @@ class Extraction:
         end = self._end()
         windows, told = {}, {}
         for export in self._exports:
-            ledger = self._places.ledger(export.key)
+            ledger = self._places.ledger(export.key, str(export))
             windows[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
         for name, each in windows.items():
             self._jobs.plan(each, told[name])
@@ -291,7 +291,7 @@ class Extraction:
             try:
                 yield from self._rows(export, job)
             except ExportFailed as error:
-                job.fail(f"{job}: {error}")
+                job.fail(job.says(error))
             except OSError:  # nobody takes the rows, or the disk is full: no stream fares better
                 raise
             except Exception as error:  # one stream's mishap is not to be the others'
@@ -362,7 +362,10 @@ class Extraction:
         if held:
             yield self._rejected(job, held)
         if count.rejected and not count.rows:
-            raise ExportFailed(f"none of its {count.rejected} rows fits; the first, {count.first}")
+            raise ExportFailed(
+                f"none of its {count.rejected} rows fits; the first, {count.first}; see the stream "
+                "rejected_rows, and check the export's columns"
+            )
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
         return self._records("rejected_rows", REJECTED_ROWS, rejected_records(job, bad))

@@ -147,7 +147,7 @@ def test_the_log_has_a_line_a_window_a_summary_and_the_metrics_of_the_sdk(sandbo
     with start_tap(config) as process:
         _, errors = process.communicate(timeout=60)
     assert re.search(
-        r"gooee, stream gooee_energy, window snapshot: loaded, ready after \d+ s, 1 file of", errors
+        r"gooee, stream gooee_energy, snapshot: loaded, ready after \d+ s, 1 file of", errors
     )
     assert "2 jobs, 2 loaded; 200 rows, 0 rejected" in errors
     points = [json.loads(line.split("METRIC: ")[1]) for line in errors.splitlines() if "METRIC: " in line]
@@ -185,7 +185,7 @@ def test_on_a_terminal_a_line_a_stream_is_drawn_below_the_log(sandbox, tmp_path)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "\n").splitlines()
     assert any(re.match(r"gooee_energy +0 of 1 +running \(\w+\) +\d s", line) for line in lines)
     assert any(re.match(r"gooee_energy +1 of 1 +done", line) for line in lines)
-    assert any(re.search(r"INFO .*gooee_energy, window snapshot: loaded", line) for line in lines)
+    assert any(re.search(r"INFO .*gooee_energy, snapshot: loaded", line) for line in lines)
     messages = [json.loads(line) for line in out.read_text().splitlines()]
     assert {message["type"] for message in messages} >= {"SCHEMA", "RECORD", "STATE"}
 

@@ -135,8 +135,8 @@ def test_an_object_that_is_not_there_means_a_new_job(config, bucket):
 def test_a_wrong_address_fails_the_export_at_once(config, bucket, url, words):
     config["intelepeer"]["files_url"] = url
     result = run_tap(config, env=bucket.environment)
-    assert (result.exit_code, [run["status"] for run in result.runs]) == (3, ["failed"])
-    assert words in result.runs[0]["error"]
+    assert (result.exit_code, result.runs) == (3, []), result.stderr
+    assert words in result.stderr
 
 
 def test_without_credentials_the_exports_fail_with_a_hint(config, bucket, tmp_path):
@@ -149,7 +149,7 @@ def test_without_credentials_the_exports_fail_with_a_hint(config, bucket, tmp_pa
     result = run_tap(config, env=without)
     assert (result.exit_code, result.runs) == (3, []), result.stderr
     assert "Unable to locate credentials; set the usual AWS environment variables" in result.stderr
-    assert len(result.bookmark("messages")["jobs"]) == 1
+    assert result.bookmark("messages")["jobs"] == []
     assert "credentials" in run_tap(config, "--test", env=without).stdout
 
 

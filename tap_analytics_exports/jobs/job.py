@@ -131,7 +131,12 @@ class Job:
 
     def __str__(self) -> str:
         """Where it is, for messages."""
-        return f"{self.planned.provider}, stream {self.planned.stream}, window {self.window or 'snapshot'}"
+        window = f"window {self.window}" if self.window else "snapshot"
+        return f"{self.planned.provider}, stream {self.planned.stream}, {window}"
+
+    def says(self, trouble: object) -> str:
+        """Say where something went wrong, and what; who it was is said once."""
+        return f"{self}: {str(trouble).replace(f'{self.planned.provider}: ', '')}"
 
     @property
     def export_id(self) -> str:

@@ -17,6 +17,7 @@ from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
     ExportFailed,
+    FilesRefused,
     Interrupted,
     JobGone,
     NoData,
@@ -99,17 +100,31 @@ class Runner:
             if self._archive is not None:
                 self._keep(self._archive, job)
         except Refused as error:
-            self._lane.refusal = str(error)
-            (job.suspend if job.sent else job.fail)(str(error), refused=True)
+            self._lane.refusal = error
+            self._give_up(job, error, refused=job.sent or not isinstance(error, FilesRefused))
         except Unreachable as error:
-            (job.suspend if job.sent else job.fail)(f"{job}: {error}")
+            self._give_up(job, error, then="nothing was triggered, and the next run tries again")
+        except Ambiguous as error:
+            job.fail(f"{job.says(error)}; the next run triggers another")
         except _Retry as error:
             if job.number < ATTEMPTS:
-                job.retry(f"{job}: {error}", error.part)
+                job.retry(job.says(error), error.part)
             else:
-                job.fail(f"{job}: {error}")
+                job.fail(
+                    f"{job.says(error)}; this was the last of {ATTEMPTS} tries, and the next run begins anew"
+                )
         except TapError as error:
-            job.fail(f"{job}: {error}")
+            job.fail(job.says(error))
+
+    def _give_up(
+        self, job: Job, error: TapError, *, refused: bool = False, then: str = "nothing was triggered"
+    ) -> None:
+        """End a job for this run, with which a later one goes on if it was triggered."""
+        end = job.suspend if job.sent else job.fail
+        # With an empty handle nothing was triggered: the vendor answers with the file itself.
+        if any(part.handle for part in job.parts):
+            then = "the job is kept, and the next run goes on with it"
+        end(f"{job.says(error)}; {then}", refused=refused)
 
     def _carry_out(self, job: Job) -> None:
         """Bring every part of a job here.
@@ -194,7 +209,7 @@ class Runner:
             except Unreachable as error:
                 if error.after is None:
                     raise
-                self._wait(max(next(waits), error.after), deadline, error, "its files were not to be had")
+                self._wait(max(next(waits), error.after), deadline, error, "its files could not be fetched")
 
     def _download(self, remote: RemoteFile, path: Path, deadline: datetime, dialect: Dialect) -> LocalFile:
         """Bring a file here, and wait where the vendor has no room for that now."""
@@ -210,9 +225,8 @@ class Runner:
                     stop=self._stop,
                 )
             except Busy as error:
-                self._wait(
-                    max(next(waits), error.after or 0.0), deadline, error, "its file was not to be had"
-                )
+                for seconds in (max(next(waits), error.after or 0.0), 0.0):  # and see whether it is too late
+                    self._wait(seconds, deadline, error, "its file could not be fetched")
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
@@ -294,11 +308,13 @@ class Runner:
                     unknown[word] += 1
                     if unknown[word] == UNKNOWN_POLLS:
                         raise ExportFailed(
-                            f"the vendor calls the job's state {word!r}, a word it does not document"
+                            f"{UNKNOWN_POLLS} polls were answered with what the vendor does not document, "
+                            f"{word!r}; check base_url, or ask the vendor what that means"
                         )
+            advice = "make the window shorter" if part.request.window else "let the export ask for less"
             try:
                 asked = trouble and trouble.after
-                self._wait(max(next(waits), asked or 0.0), deadline, trouble, "not ready")
+                self._wait(max(next(waits), asked or 0.0), deadline, trouble, "not ready", advice)
             except ExportFailed:
                 self._cancel(job, part)
                 raise
@@ -342,11 +358,18 @@ class Runner:
             waited += step
             yield step
 
-    def _wait(self, seconds: float, deadline: datetime, trouble: TapError | None, what: str) -> None:
+    def _wait(
+        self,
+        seconds: float,
+        deadline: datetime,
+        trouble: TapError | None,
+        what: str,
+        or_else: str = "run later",
+    ) -> None:
         left = (deadline - now()).total_seconds()
         if left <= 0:
             cause = f" (last: {trouble})" if trouble else ""
-            raise ExportFailed(f"{what} within export_timeout{cause}; raise it, or make the window shorter")
+            raise ExportFailed(f"{what} within export_timeout{cause}; raise it, or {or_else}")
         if self._stop.wait(min(seconds, left)):
             raise Interrupted
 

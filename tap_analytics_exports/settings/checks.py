@@ -91,7 +91,7 @@ def window_problem(window: timedelta) -> str | None:
 def lookback_problem(lookback: timedelta) -> str | None:
     """Of how far to reach back."""
     if lookback < timedelta(0):
-        return "must not be negative"
+        return "must not be negative; such as P2D, or PT0S for none"
     return length_problem(lookback) if lookback else None
 
 

@@ -197,7 +197,9 @@ class _Reader:
     def _export(self, path: str, export: Export, settings: Settings) -> None:
         """Fill in what is inherited, and check what no field alone can say."""
         if export.name in self._streams:
-            self.say(f"{path}.name", f"{export.name!r} is already {self._streams[export.name]}")
+            self.say(
+                f"{path}.name", f"{export.name!r} is already {self._streams[export.name]}; choose another"
+            )
         self._streams[export.name] = path
         for name in ("window", "lookback", "start_date", "timezone", "export_timeout"):
             if getattr(export, name) is None:

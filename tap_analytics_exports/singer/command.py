@@ -51,7 +51,7 @@ class CommandLine(TapAnalyticsExports):
                 config=config.config,
                 parse_env_config=config.parse_env,
                 state=given.state(state) if state else None,
-                catalog=given.json_object(catalog, "catalog") if catalog else None,
+                catalog=given.catalog(catalog) if catalog else None,
                 run=cls._run_of(streams, backfill, replay, sample=sample),
             )
         except (ConfigValidationError, SettingsError) as error:

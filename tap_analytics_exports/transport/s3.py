@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, TapError, Unreachable
+from tap_analytics_exports.errors import FilesRefused, JobGone, TapError, Unreachable
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.file_settings import FileSettings
 from tap_analytics_exports.transport.http import CONNECT_SECONDS, SILENCE_SECONDS
@@ -112,14 +112,14 @@ class S3Store:
         return RemoteFile(key.rpartition("/")[2], partial(self._open, _Object(key, tag)))
 
     def _tag(self, key: str) -> str:
-        with self._troubles():
+        with self._troubles(key):
             return str(self._s3().head_object(Bucket=self._bucket, Key=key)["ETag"])
 
     def _check_base(self) -> None:
         with self._troubles(allowed=("AccessDenied",)):
             listed = self._s3().list_objects_v2(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
             if not listed["KeyCount"]:
-                raise ExportFailed(f"{self}: there is nothing below {self._base}; check files_url")
+                raise FilesRefused(f"{self}: there is nothing below {self._base}; check files_url")
 
     @contextmanager
     def _open(self, remote: _Object, wanted: Wanted) -> Iterator[Body]:
@@ -127,7 +127,7 @@ class S3Store:
         goes_on = tag == remote.tag and size.isdecimal() and wanted.offset < int(size)
         how = {"Range": f"bytes={wanted.offset}-"} if goes_on else {}
         try:
-            with self._troubles():
+            with self._troubles(remote.key):
                 # A version's id would ask for a right of its own.
                 answer = self._s3().get_object(Bucket=self._bucket, Key=remote.key, IfMatch=remote.tag, **how)
         except _Changed:
@@ -157,8 +157,8 @@ class S3Store:
             return self._client.s3
 
     @contextmanager
-    def _troubles(self, allowed: Sequence[str] = ()) -> Iterator[None]:
-        """Say in the tap's words what goes wrong."""
+    def _troubles(self, key: str = "a file", *, allowed: Sequence[str] = ()) -> Iterator[None]:
+        """Say in the tap's words what goes wrong, with which file."""
         from botocore import exceptions  # type: ignore[import-untyped]
 
         try:
@@ -166,25 +166,25 @@ class S3Store:
         except exceptions.ClientError as error:
             if error.response["Error"]["Code"] not in allowed:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                raise self._trouble(error, error.response["Error"]["Code"], status) from None
+                raise self._trouble(key, error, error.response["Error"]["Code"], status) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-            raise Refused(f"{self}: {error}; set the usual AWS environment variables") from None
+            raise FilesRefused(f"{self}: {error}; set the usual AWS environment variables") from None
         except exceptions.SSLError as error:
             words = f"{error}; if you trust its authority, set ca_bundle"
             raise Unreachable(f"{self}: {words}", sent=False) from None
         except (exceptions.BotoCoreError, OSError) as error:
             raise Unreachable(f"{self}: {error}") from None
 
-    def _trouble(self, error: Exception, code: str, status: int) -> TapError:
+    def _trouble(self, key: str, error: Exception, code: str, status: int) -> TapError:
         """What an answer of S3 means."""
         if status == 412:
             return _Changed(f"{self}: an object has changed since it was first seen; it is begun anew")
         if status in (429, 503):
             return Unreachable(f"{self}: {error}", _PAUSE)
         if code in ("404", "NoSuchKey"):
-            return JobGone(f"{self}: a file is not there any more: {error}")
+            return JobGone(f"{self}: {key} is not there any more")
         if code == "NoSuchBucket":
-            return ExportFailed(f"{self}: {error}; check files_url")
+            return FilesRefused(f"{self}: there is no such bucket ({error}); check files_url")
         if status in (400, 401, 403):
-            return Refused(f"{self}: {error}; check the AWS credentials and what they allow")
+            return FilesRefused(f"{self}: {error}; check the AWS credentials and what they allow")
         return Unreachable(f"{self}: {error}")
