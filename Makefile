@@ -53,7 +53,7 @@ lint: $(VENV) docs ## Style, types, imports, what is generated, and the links of
 	.venv/bin/python scripts/generate.py --check
 
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .lowest .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site
+	rm -rf .tools .venv .lowest .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site .try
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):
