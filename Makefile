@@ -18,7 +18,7 @@ VENV := .venv/.synced
 ENGINES := $(patsubst tests/engines/%/pyproject.toml,%,$(wildcard tests/engines/*/pyproject.toml))
 LOWEST := $(addprefix tests/test_,settings.py columns.py parse.py windows.py messages.py gooee.py s3.py)
 
-.PHONY: help demo test test-engines test-lowest bench soak lint clean
+.PHONY: help demo test test-engines test-lowest bench soak docs lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -50,7 +50,10 @@ soak: $(VENV) ## 10,000 files, fuzzed parsers, and some 1,000 runs that are kill
 	nice .venv/bin/python tests/fuzz.py
 	nice .venv/bin/python tests/soak.py $(ARGS)
 
-lint: $(VENV) ## Style, types, imports, and what is generated
+docs: $(VENV) ## The pages of docs/ as a site, in site/index.html
+	.tools/bin/uv run --quiet --locked --only-group docs --isolated zensical build --strict
+
+lint: $(VENV) docs ## Style, types, imports, what is generated, and the links of docs/
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
@@ -58,7 +61,8 @@ lint: $(VENV) ## Style, types, imports, and what is generated
 	.venv/bin/python scripts/generate.py --check
 
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist \
+		site .try
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):

@@ -1,4 +1,4 @@
-"""Write what the settings' structs say once more: README's tables, definitions for Meltano and its Hub.
+"""Write what the settings' structs say once more: tables of docs/, definitions for Meltano and its Hub.
 
 python scripts/generate.py [--check]
 
@@ -59,7 +59,7 @@ def files() -> dict[Path, str]:
         ROOT / "plugin.yaml": PLUGIN_HEAD.format(name=NAME) + _yaml(plugin),
         ROOT / "hub/extractors" / NAME / f"{VARIANT}.yml": HUB_HEAD.format(name=NAME, variant=VARIANT) + hub,
         ROOT / "meltano.yml": _spliced(ROOT / "meltano.yml", meltano, _for_meltano_yml()),
-        ROOT / "README.md": _spliced(ROOT / "README.md", "<!-- settings: {} -->\n", tables()),
+        **{path: _spliced(path, "<!-- settings: {} -->\n", text) for path, text in tables().items()},
     }
 
 
@@ -143,28 +143,31 @@ def _for_meltano_yml() -> str:
     return "".join(f"  {line}" for line in lines)
 
 
-# The README
+# The pages in docs/
 
 
-def tables() -> str:
-    """All tables, as Markdown."""
+def tables() -> dict[Path, str]:
+    """The tables of each page that has some, as Markdown."""
     top = schemas()
     shared = Export.__struct_fields__
     entries = {name: top[name]["properties"]["exports"]["items"] for name in BLOCKS}
     some = entries[BLOCKS[0]]
     column = some["properties"]["columns"]["additionalProperties"]["anyOf"][1]
-    parts = [
-        _table("Of the top level", {"properties": top}, TopLevel.__struct_fields__),
-        _table("Of every export", some, shared),
-        _table("Of an object in `columns`", column, column["properties"]),
-    ]
+    pages = {
+        ROOT / "docs/settings.md": [
+            _table("Of the top level", {"properties": top}, TopLevel.__struct_fields__),
+            _table("Of every export", some, shared),
+            _table("Of an object in `columns`", column, column["properties"]),
+        ]
+    }
     for name in BLOCKS:
-        parts.append(
-            _table(f"Of `{name}`", top[name], [each for each in top[name]["properties"] if each != "exports"])
-        )
+        block = [each for each in top[name]["properties"] if each != "exports"]
         others = [each for each in entries[name]["properties"] if each not in shared]
-        parts.append(_table(f"Of each entry of `{name}.exports`, besides", entries[name], others))
-    return "\n".join(parts)
+        pages[ROOT / f"docs/providers/{name}.md"] = [
+            _table(f"Of `{name}`", top[name], block),
+            _table(f"Of each entry of `{name}.exports`, besides", entries[name], others),
+        ]
+    return {path: "\n".join(parts) for path, parts in pages.items()}
 
 
 def _table(title: str, schema: Json, names: Iterable[str]) -> str:
@@ -175,16 +178,16 @@ def _table(title: str, schema: Json, names: Iterable[str]) -> str:
         shown = "**required**" if name in schema.get("required", ()) else ""
         if default not in (None, "", [], {}):
             shown = f"`{_plain(default)}`"
-        kind = _readme_kind(part) + (", secret" if part.get("secret") else "")
+        kind = _kind_of(part) + (", secret" if part.get("secret") else "")
         lines.append(f"| `{name}` | {kind} | {shown} | {part['description'].replace('|', '&#124;')} |")
     return "\n".join(lines) + "\n"
 
 
-def _readme_kind(schema: Json) -> str:
+def _kind_of(schema: Json) -> str:
     if "enum" in schema:
         return " / ".join(f"`{word}`" if word else "empty" for word in schema["enum"])
     if "anyOf" in schema:
-        return " or ".join(_readme_kind(part) for part in schema["anyOf"])
+        return " or ".join(_kind_of(part) for part in schema["anyOf"])
     return str(schema.get("format") or " or ".join(_types(schema)))
 
 
