@@ -102,9 +102,7 @@ def _run(settings: Mapping[str, Any], names: Collection[str], on_failure: str) -
         for name in names
         if name in resources and name not in DESCRIBING
     }
-    before = {name: _bookmark(state) for name, state in states.items()}
-    load_id = dlt.current.load_package_state()["load_id"]
-    with Extraction(settings, {"bookmarks": before}, states) as extraction:
+    with Extraction(settings, {"bookmarks": states}, states) as extraction:
         snapshots = [name for name in states if extraction.streams[name].window_key is None]
         for name in snapshots:  # dlt empties the table of a resource that is to replace it and yields nothing
             resources[name].apply_hints(write_disposition="append")
@@ -118,21 +116,12 @@ def _run(settings: Mapping[str, Any], names: Collection[str], on_failure: str) -
                     case Checkpoint(state):
                         # dlt keeps none of this unless all of the run is extracted, and then with the rows.
                         for name, bookmark in state["bookmarks"].items():
-                            states[name].update(bookmark=bookmark, before=before[name], load_id=load_id)
+                            states[name].clear()
+                            states[name].update(bookmark)
         except ExportsFailed as error:
             if on_failure == "raise" or isinstance(error, CredentialsRefused):
                 raise
             logger.warning("%d exports failed, the others are loaded: %s", len(error.reasons), error)
-
-
-def _bookmark(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Take what an earlier run has left; if dlt has given up loading its rows, what it began with."""
-    pipeline, load_id = dlt.current.pipeline(), state.get("load_id")
-    aborted = (
-        load_id in pipeline.list_completed_load_packages()
-        and pipeline.get_load_package_info(load_id).state == "aborted"
-    )
-    return dict(state.get("before" if aborted else "bookmark", {}))
 
 
 def _held(extraction: Extraction) -> Iterator[_Piece | Checkpoint]:
