@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -19,15 +19,25 @@ LOAD = Path(__file__).with_name("load.py")
 
 @pytest.fixture
 def config(sandbox, tmp_path):
-    return sandbox.config(ledger=str(tmp_path / "ledger"))
+    def made(*providers, **top):
+        return sandbox.config(*providers, ledger=str(tmp_path / "ledger"), **top)
+
+    return made
 
 
-def assert_all_served(sandbox, pipeline):
-    """Compare each table with what the sandbox says is in the windows that were loaded last."""
+def assert_all_served(sandbox, pipeline, *, lost=0):
+    """Compare each table with what the sandbox says is in the windows that were loaded last.
+
+    Args:
+        sandbox: The services.
+        pipeline: Whose tables are read.
+        lost: The most jobs of which no answer had come when their process was killed.
+    """
     runs = sorted(table(pipeline, "export_runs"), key=lambda run: run["submitted_at"])
-    assert {run["status"] for run in runs} <= {"loaded", "empty"}
-    last = {(run["stream"], run["window_start"]): run for run in runs}
-    for stream in EXPORTS:
+    failed = [run["error"] for run in runs if run["status"] == "failed"]
+    assert len(failed) <= lost, failed
+    last = {(run["stream"], run["window_start"]): run for run in runs if run["status"] != "failed"}
+    for stream in {run["stream"] for run in runs}:
         windows = [
             tuple(run[key] and run[key].isoformat() for key in ("window_start", "window_end", "submitted_at"))
             for run in last.values()
@@ -39,20 +49,18 @@ def assert_all_served(sandbox, pipeline):
     return runs
 
 
-def assert_triggered_once(sandbox):
-    """No export of a whole window was triggered twice."""
-    jobs = [job for job in sandbox.get("jobs") if (job["service"], job["export"]) in EXPORTS.values()]
-    counts = Counter((job["service"], job["export"], *(job["window"] or ())) for job in jobs)
-    assert set(counts.values()) == {1}
+def midnight(days):
+    """The beginning of a day, so many days ago, in UTC."""
+    return (datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT00:00:00Z")
 
 
 def test_every_row_arrives_and_a_second_run_loads_only_what_is_new(sandbox, config, make):
     pipeline = make()
-    pipeline.run(analytics_exports(config))
+    pipeline.run(analytics_exports(config()))
     first = assert_all_served(sandbox, pipeline)
     triggered = len(sandbox.get("jobs"))
     again = make("another machine")
-    again.run(analytics_exports(config))
+    again.run(analytics_exports(config()))
     second = assert_all_served(sandbox, again)
     # Snapshots are taken anew; of the rest, the window that the clock had cut goes on.
     assert len(second) - len(first) == len(sandbox.get("jobs")) - triggered == len(EXPORTS)
@@ -64,29 +72,35 @@ def start(config, folder, *args):
     return subprocess.Popen([sys.executable, LOAD, path, folder, *args], cwd=folder)
 
 
+# Of giosg, whose download is the job, and of the providers that can't look a job up, other rules hold.
+RESUMABLE = ("intelepeer", "khoros_care", "gooee")
+
+
 def test_a_run_that_is_killed_before_its_rows_are_loaded(sandbox, config, make, tmp_path):
-    config["end_date"] = f"{time.strftime('%Y-%m-%d', time.gmtime())}T00:00:00Z"
-    assert start(config, tmp_path, "die").wait(120) == -signal.SIGKILL
-    for _ in range(2):  # dlt loads what is extracted, and exports only then
-        assert start(config, tmp_path).wait(120) == 0
+    assert start(config("giosg", "gooee", end_date=midnight(1)), tmp_path).wait(120) == 0
+    until = config("giosg", "gooee", end_date=midnight(0))
+    assert start(until, tmp_path, "die").wait(120) == -signal.SIGKILL
+    triggered = len(sandbox.get("jobs"))
+    before = {stream: len(table(make(), stream)) for stream in ("giosg_calls", "giosg_popups")}
+    assert start(until, tmp_path).wait(120) == 0  # dlt loads what is extracted, and extracts nothing
+    assert len(sandbox.get("jobs")) == triggered
     runs = assert_all_served(sandbox, make())
-    snapshots = sum(run["stream"] in SNAPSHOTS for run in runs)
-    assert len(runs) - snapshots == len({(run["stream"], run["window_start"]) for run in runs}) - len(
-        SNAPSHOTS
-    )
-    assert snapshots == 2 * len(SNAPSHOTS)
+    assert len(runs) == triggered
+    assert all(len(table(make(), stream)) > rows for stream, rows in before.items())
+    assert start(until, tmp_path).wait(120) == 0
+    assert len(assert_all_served(sandbox, make())) == triggered + len(SNAPSHOTS) - 1
 
 
-@pytest.mark.parametrize("jobs", [3, 20])
+@pytest.mark.parametrize("jobs", [3, 12])
 def test_a_run_that_is_killed_while_it_exports(sandbox, config, make, tmp_path, jobs):
-    config["end_date"] = f"{time.strftime('%Y-%m-%d', time.gmtime())}T00:00:00Z"
-    process = start(config, tmp_path)
+    until = config(*RESUMABLE, end_date=midnight(0))
+    process = start(until, tmp_path)
     while len(sandbox.get("jobs")) < jobs:
         assert process.poll() is None
         time.sleep(0.02)
     process.kill()
     process.wait()
-    assert start(config, tmp_path).wait(120) == 0
-    runs = assert_all_served(sandbox, make())
+    assert start(until, tmp_path).wait(120) == 0
+    runs = assert_all_served(sandbox, make(), lost=len(RESUMABLE))
     assert any(run["resumed"] for run in runs)
-    assert_triggered_once(sandbox)
+    assert len(sandbox.get("jobs")) <= len(runs)
