@@ -17,6 +17,7 @@ from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed
 from tap_analytics_exports.events import Checkpoint, Ended, Rows, Stream
 from tap_analytics_exports.exports import WINDOW_START
 from tap_analytics_exports.extraction import Extraction
+from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.redaction import clean_logger
 
 DELETED = "_sdc_deleted"
@@ -79,7 +80,7 @@ def _hints(stream: Stream) -> dict[str, Any]:
         return {"write_disposition": "append"}
     if stream.window_key is None:
         return {"write_disposition": REPLACE}
-    keys = [key for key in stream.primary_key if key not in (WINDOW_START, "_sdc_row_number")]
+    keys = [key for key in stream.primary_key if key not in (WINDOW_START, ROW_NUMBER)]
     return {
         "write_disposition": {"disposition": "merge", "strategy": "delete-insert"},
         "merge_key": WINDOW_START,
@@ -104,15 +105,15 @@ def _run(settings: Mapping[str, Any], names: Collection[str], on_failure: str) -
     }
     with Extraction(settings, {"bookmarks": states}, states) as extraction:
         snapshots = [name for name in states if extraction.streams[name].window_key is None]
-        for name in snapshots:  # dlt empties the table of a resource that is to replace it and yields nothing
+        for name in snapshots:  # until they end: to replace and yield nothing is to empty the table
             resources[name].apply_hints(write_disposition="append")
         try:
             for event in _held(extraction):
                 match event:
-                    case _Piece(stream, _):
-                        if stream in snapshots:
-                            resources[stream].apply_hints(write_disposition=REPLACE)
+                    case _Piece():
                         yield event
+                    case Ended(stream, _) if stream in snapshots:
+                        resources[stream].apply_hints(write_disposition=REPLACE)
                     case Checkpoint(state):
                         # dlt keeps none of this unless all of the run is extracted, and then with the rows.
                         for name, bookmark in state["bookmarks"].items():
@@ -124,28 +125,27 @@ def _run(settings: Mapping[str, Any], names: Collection[str], on_failure: str) -
             logger.warning("%d exports failed, the others are loaded: %s", len(error.reasons), error)
 
 
-def _held(extraction: Extraction) -> Iterator[_Piece | Checkpoint]:
-    """Hold the rows of each window until it is known that they may replace those of before.
+def _held(extraction: Extraction) -> Iterator[_Piece | Ended | Checkpoint]:
+    """Hold the rows of each window until its end says that they may replace those of before, and yield both.
 
     dlt deletes by what it is given, so rows of a window that fails in its middle must not reach it. They are
     held in memory, and on disk where they are many.
     """
-    for name in DESCRIBING:  # their tables are there from the first run on
-        yield _Piece(name, extraction.streams[name].schema.empty_table())
     parent = extraction.settings.spool_dir
     with tempfile.SpooledTemporaryFile(IN_MEMORY, dir=parent and str(Path(parent).expanduser())) as file:
         for event in extraction:
             match event:
                 case Rows(stream, batch) if stream in DESCRIBING:
                     yield _Piece(stream, batch)
-                case Rows(_, batch):
+                case Rows(_, batch) if batch.num_rows:  # not each destination takes files without rows
                     with pa.ipc.new_stream(file, batch.schema) as writer:
                         writer.write_batch(batch)
                 case Ended(stream, job):
                     if job["status"] != "failed":
+                        yield event
                         yield from (_Piece(stream, batch) for batch in _batches(file))
-                    if job["status"] == "empty":
-                        yield _Piece(stream, _nothing(extraction.streams[stream], job["window_start"]))
+                    if job["status"] == "empty" and job["window_start"]:
+                        yield _Piece(stream, _deletion(extraction.streams[stream], job["window_start"]))
                     file.seek(0)
                     file.truncate()
                 case Checkpoint():
@@ -160,11 +160,9 @@ def _batches(file: IO[bytes]) -> Iterator[pa.RecordBatch]:
         yield from pa.ipc.open_stream(file)
 
 
-def _nothing(stream: Stream, window_start: str | None) -> pa.Table:
-    """Make what takes away the former rows of an empty window, or of an empty snapshot."""
-    none = stream.schema.empty_table()
-    if window_start is None:
-        return none
+def _deletion(stream: Stream, window_start: str) -> pa.Table:
+    """Make the row that takes away the former rows of a window that is empty now."""
     start = pa.array([datetime.fromisoformat(window_start)], stream.schema.field(WINDOW_START).type)
-    one = pa.table({WINDOW_START: start, DELETED: [True]})
-    return pa.concat_tables([none, one], promote_options="default")
+    row = pa.table({WINDOW_START: start, DELETED: [True]})
+    # With all columns that are known, also if no window of the table has had rows before.
+    return pa.concat_tables([stream.schema.empty_table(), row], promote_options="default")
