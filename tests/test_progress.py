@@ -146,9 +146,7 @@ def test_the_log_has_a_line_a_window_a_summary_and_the_metrics_of_the_sdk(sandbo
     config = sandbox.config("gooee")
     with start_tap(config) as process:
         _, errors = process.communicate(timeout=60)
-    assert re.search(
-        r"gooee, stream gooee_energy, snapshot: loaded, ready after \d+ s, 1 file of", errors
-    )
+    assert re.search(r"gooee, stream gooee_energy, snapshot: loaded, ready after \d+ s, 1 file of", errors)
     assert "2 jobs, 2 loaded; 200 rows, 0 rejected" in errors
     points = [json.loads(line.split("METRIC: ")[1]) for line in errors.splitlines() if "METRIC: " in line]
     counts = {p["tags"]["stream"]: p["value"] for p in points if p["metric"] == "record_count"}

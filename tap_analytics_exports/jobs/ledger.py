@@ -152,6 +152,14 @@ class Ledger:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
 
+    def arrived(self, export_id: str) -> int:
+        """Count the bytes of a job's downloads that are here, while they arrive."""
+        found = 0
+        with suppress(OSError):  # what is seen may be gone at once
+            for path in (self._spool / export_id).iterdir():
+                found += path.stat().st_size if path.suffix in ("", ".part") else 0
+        return found
+
     def hand_over(self, export_id: str, other: str) -> Path:
         """Give a job's downloads to another job, whose folder is returned."""
         return self.files(export_id).rename(self._spool / other)
