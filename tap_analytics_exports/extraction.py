@@ -165,13 +165,13 @@ class Extraction:
             threading.Thread(target=self._import_what_rows_need, daemon=True).start()
         for export in self._exports:
             for job in told[export.name]:
-                yield from self._tell(export, job, _Count())
+                yield from self._tell(export, job, Count())
                 self._jobs.told(job)
             yield from self._windows(export, planned[export.name])
             yield self._checkpoint(export)  # also where there was nothing to do
         exports = {export.name: export for export in self._exports}
         for job in self._jobs.untold():
-            yield from self._tell(exports[job.planned.stream], job, _Count())
+            yield from self._tell(exports[job.planned.stream], job, Count())
             self._jobs.told(job)
         for export in self._exports:
             unmatched = export.columns.unmatched() if export.name in self._read else []
@@ -213,7 +213,7 @@ class Extraction:
 
     def _job(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of a job that has ended, and what is to be told of it."""
-        count = _Count()
+        count = Count()
         if job.outcome is None:
             try:
                 yield from self._rows(export, job, count)
@@ -237,7 +237,7 @@ class Extraction:
         if job.outcome is Outcome.WRITTEN:
             self._done(export, job)
 
-    def _tell(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
+    def _tell(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
         """Tell `export_runs` of a job, and the log."""
         record = _cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
         if job.error is None:
@@ -259,7 +259,7 @@ class Extraction:
             }
             yield Ended(export.name, told, None if export.export.incremental else export.version)
 
-    def _rows(self, export: ExportStream, job: Job, count: _Count) -> Generator[Event]:
+    def _rows(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
         """Yield the rows of all files of a job, in their order, and then its bad ones."""
         from tap_analytics_exports.reading import WindowReader
 
@@ -298,8 +298,7 @@ class Extraction:
                 del frame  # while the next one is made, it would be one more in memory
         if held:
             yield self._rejected(job, held)
-        if count.rejected and not count.rows:
-            raise ExportFailed(f"none of its {count.rejected} rows fits; the first, {count.first}")
+        count.check()
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
         records = [
@@ -395,7 +394,7 @@ class Extraction:
 
 
 @dataclass(slots=True)
-class _Count:
+class Count:
     """Rows of a job: how many were written, how many rejected, and why the first of these was."""
 
     rows: int = 0
@@ -419,6 +418,15 @@ class _Count:
             )
         self.rejected += 1
         self.first = self.first or f"{where}: {row.reason}"
+
+    def check(self) -> None:
+        """See, behind a job's last row, whether any of them was right.
+
+        Raises:
+            ExportFailed: All were rejected.
+        """
+        if self.rejected and not self.rows:
+            raise ExportFailed(f"none of its {self.rejected} rows fits; the first, {self.first}")
 
 
 def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,7 +47,8 @@ class WindowReader:
     Args:
         export: Whose job it is.
         files: Its files, in their order.
-        on_new_column: What a column does that is not known.
+        on_new_column: What a column does that is not known: `add`, `ignore`, `fail`, or `name`, for consumers
+            that can take no further column: then it is ignored, and a warning names it.
     """
 
     def __init__(self, export: ExportStream, files: Sequence[LocalFile], on_new_column: str) -> None:
@@ -122,9 +123,14 @@ class WindowReader:
             raise ExportFailed(
                 f"the catalog does not know the columns {', '.join(new)}, and on_new_column is fail"
             )
-        if new and self._on_new_column == "ignore":
+        if new and self._on_new_column in ("ignore", "name"):
             for name in new:
                 known.pop(name, None)
+            if self._on_new_column == "name":
+                logger.warning(
+                    "%s: columns that are left out, as they were not known before the file: %s; to have them, "
+                    "name them in `columns`", self._export, ", ".join(new),
+                )  # fmt: skip
         elif new and self._export.has_catalog:
             logger.warning(
                 "%s: new columns, which become part of its schema: %s; to have them typed, name them in "

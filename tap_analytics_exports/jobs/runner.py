@@ -56,15 +56,23 @@ class Runner:
         lane: Its windows.
         settings: For the clocks and the downloads.
         stop: Set when the run is to stop.
+        downloads: Whether jobs are brought here; else they end when their vendor has their files.
     """
 
     def __init__(
-        self, provider: Provider[Any, Any], lane: Lane, settings: Settings, stop: threading.Event
+        self,
+        provider: Provider[Any, Any],
+        lane: Lane,
+        settings: Settings,
+        stop: threading.Event,
+        *,
+        downloads: bool = True,
     ) -> None:
         self._provider = provider
         self._lane = lane
         self._settings = settings
         self._stop = stop
+        self._done = (Phase.FETCHED,) if downloads else (Phase.READY, Phase.FETCHED)
 
     def run(self, window: PlannedWindow) -> None:
         """Carry out a window's job; how it ended, and why, stands in it afterwards.
@@ -101,16 +109,14 @@ class Runner:
             job.fail(f"{job}: {error}")
 
     def _carry_out(self, job: Job) -> None:
-        """Bring every part of a job here.
+        """Bring every part of a job here, or as far as it is to come.
 
         Raises:
             TapError: The job failed.
         """
-        while (
-            part := next((part for part in job.parts if part.phase is not Phase.FETCHED), None)
-        ) is not None:
+        while (part := next((part for part in job.parts if part.phase not in self._done), None)) is not None:
             try:
-                job.fetch(part, self._fetch(job, part))
+                self._carry_out_part(job, part)
             except NoData:
                 job.fetch(part, [])
             except JobGone as error:
@@ -125,13 +131,18 @@ class Runner:
                 else:
                     raise
 
-    def _fetch(self, job: Job, part: Part) -> list[LocalFile]:
-        """Carry out one remote run, from its trigger to its files here."""
+    def _carry_out_part(self, job: Job, part: Part) -> None:
+        """Carry out one remote run, from its trigger to its files here, or until they are to be had."""
         adopted = job.resumed and part.handle is not None
         if part.handle is None:
             self._trigger(job, part)
         if not self._await(job, part):
-            return []
+            job.fetch(part, [])
+        elif part.phase not in self._done:
+            job.fetch(part, self._fetch(job, part, adopted=adopted))
+
+    def _fetch(self, job: Job, part: Part, *, adopted: bool) -> list[LocalFile]:
+        """Bring the files of a remote run here."""
         timeout = part.request.export.export_timeout
         deadline = now() + timeout  # of the transfer, for which the vendor may keep us waiting, too
         folder = job.planned.ledger.files(job.export_id)

@@ -52,12 +52,12 @@ class Jobs:
             self._lanes[window.provider].add(window)
             self._notice(window.job)
 
-    def start(self) -> None:
-        """Let the lanes run."""
+    def start(self, *, downloads: bool = True) -> None:
+        """Let the lanes run; without downloads, jobs end when their vendors have their files."""
         for name, lane in self._lanes.items():
             provider = self._providers[name]
             cap = min(provider.settings.max_concurrent_exports, provider.most_concurrent_exports)
-            runner = Runner(provider, lane, self._settings, self._stop)
+            runner = Runner(provider, lane, self._settings, self._stop, downloads=downloads)
             for i in range(min(cap, lane.size())):
                 thread = threading.Thread(
                     target=self._work, args=[lane, runner], name=f"{name}-{i}", daemon=True
@@ -118,12 +118,13 @@ class Jobs:
             lane.close()
         self._news.put(None)
 
-    def close(self, seconds: float) -> None:
-        """Stop, and wait so long for the threads."""
+    def close(self, seconds: float) -> bool:
+        """Stop, wait so long for the threads, and tell whether all have ended."""
         self.stop()
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def drop_written(self) -> None:
         """Drop the downloads of written jobs, at the end of a run, as their vendors still have them."""
