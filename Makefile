@@ -37,7 +37,7 @@ test-engines: $(VENV) $(ENGINES:%=.engines/%/.synced) ## The same exports in oth
 # The exact versions that pyproject.toml begins with, in an environment of their own; uv.lock stays as it is.
 test-lowest: $(UV) ## The quick tests with the oldest versions of the dependencies that are allowed
 	rm -rf .lowest && mkdir .lowest && cp -R pyproject.toml README.md LICENSE tap_analytics_exports tests .lowest
-	cd .lowest && ../.tools/bin/uv sync --quiet --python "$(PYTHON)" --resolution lowest-direct --all-extras
+	cd .lowest && ../.tools/bin/uv sync --quiet --python "$(PYTHON)" --resolution lowest-direct --extra s3 --extra sandbox
 	cd .lowest && .venv/bin/python -m pytest $(LOWEST) $(ARGS)
 
 bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RESULTS.md; ARGS="--only csv --rows 100000 --repeat 3"
@@ -45,7 +45,7 @@ bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RES
 
 soak: $(VENV) ## 10,000 files, fuzzed parsers, and some 1,000 runs that are killed, in hours; ARGS="--kills 100 --seed 2"
 	ORACLE_FILES=10000 nice .venv/bin/pytest tests/test_oracle.py --numprocesses=auto --timeout=0
-	-.tools/bin/uv sync --quiet --locked --all-extras --group soak --no-build-package atheris
+	-.tools/bin/uv sync --quiet --locked --extra s3 --extra sandbox --group soak --no-build-package atheris
 	nice .venv/bin/python tests/fuzz.py
 	nice .venv/bin/python tests/soak.py $(ARGS)
 
@@ -73,7 +73,7 @@ $(MELTANO): $(UV)
 
 $(VENV): $(UV) pyproject.toml uv.lock
 	@test -x .venv/bin/python || $(PYTHON) -m venv --without-pip .venv
-	.tools/bin/uv sync --quiet --locked --all-extras
+	.tools/bin/uv sync --quiet --locked --extra s3 --extra sandbox
 	@touch $@
 
 .engines/%/.synced: $(UV) pyproject.toml tests/engines/%/pyproject.toml tests/engines/%/uv.lock

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -39,6 +40,15 @@ class TypedFrame:
     rows: pl.DataFrame
     columns: dict[str, Column]
     bad: list[BadRow]
+
+
+@lru_cache(maxsize=1000)
+def _name(export: str, new: str) -> None:
+    """Name columns that a consumer can't take, once a process, for every window may have them."""
+    logger.warning(
+        "%s: columns that are left out, as they were not known before the file: %s; to have them, name them in "
+        "`columns`", export, new,
+    )  # fmt: skip
 
 
 class WindowReader:
@@ -127,10 +137,7 @@ class WindowReader:
             for name in new:
                 known.pop(name, None)
             if self._on_new_column == "name":
-                logger.warning(
-                    "%s: columns that are left out, as they were not known before the file: %s; to have them, "
-                    "name them in `columns`", self._export, ", ".join(new),
-                )  # fmt: skip
+                _name(str(self._export), ", ".join(new))
         elif new and self._export.has_catalog:
             logger.warning(
                 "%s: new columns, which become part of its schema: %s; to have them typed, name them in "
