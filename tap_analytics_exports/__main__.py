@@ -12,11 +12,11 @@ def main() -> None:
     # What is imported stays: to look for garbage in it takes a tenth of the start-up, and finds none.
     gc.disable()
     from tap_analytics_exports import redaction
-    from tap_analytics_exports.singer.tap import TapAnalyticsExports
+    from tap_analytics_exports.singer.command import CommandLine
 
     gc.freeze()
     gc.enable()
-    command = TapAnalyticsExports.cli  # which sets the log handlers up
+    command = CommandLine.cli  # which sets the log handlers up
     redaction.install()
     command()
 

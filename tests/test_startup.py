@@ -9,7 +9,7 @@ HEAVY = {"boto3", "paramiko", "polars", "pyarrow", "smart_open", "xlsxwriter"}
 
 
 def test_the_tap_is_imported_without_what_only_rows_and_files_need():
-    program = "import sys, tap_analytics_exports.singer.tap; print(*sys.modules)"
+    program = "import sys, tap_analytics_exports.singer.command; print(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, encoding="utf-8")
     assert HEAVY.isdisjoint(name.partition(".")[0] for name in run.stdout.split())
 
@@ -19,5 +19,5 @@ def test_a_run_that_has_nothing_to_do_is_over_without_it(sandbox):
     result = run_tap(config, env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert (result.exit_code, result.of("RECORD")) == (0, [])
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
-    assert "tap_analytics_exports.singer.tap" in imported
+    assert "tap_analytics_exports.singer.command" in imported
     assert HEAVY.isdisjoint(name.partition(".")[0] for name in imported)
