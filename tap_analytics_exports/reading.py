@@ -46,8 +46,8 @@ class TypedFrame:
 def _name(export: str, new: str) -> None:
     """Name columns that a consumer can't take, once a process, for every window may have them."""
     logger.warning(
-        "%s: columns that are left out, as they were not known before the file: %s; to have them, name them in "
-        "`columns`", export, new,
+        "%s: columns that are left out, as they were not known before the file: %s; to have them, name "
+        "them in `columns`", export, new,
     )  # fmt: skip
 
 

@@ -120,9 +120,7 @@ class AnalyticsExports(DataSource):
         chosen = choose(self.way.settings, self.way.stream)
         if chosen.export.incremental and chosen.export.lookback:
             raise SettingsError(
-                [
-                    f"stream {chosen.export.name}: lookback: a Spark stream appends each window once; leave it out"
-                ]
+                [f"stream {chosen.export.name}: lookback: a query takes each window once; leave it out"]
             )
         return StreamReader(self.way, self.columns, schema)
 
