@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pyarrow.parquet as pq
+import pyspark
 import pytest
 from pyspark.sql import SparkSession
 from services import Sandbox
@@ -144,3 +145,67 @@ def sunk(folder: Path) -> list[dict[str, Any]]:
         return pq.read_table(folder).to_pylist()
     names = re.findall(r'"path":"file://([^"]+)"', "".join(path.read_text() for path in log.glob("[0-9]*")))
     return [row for name in names for row in pq.read_table(name).to_pylist()]
+
+
+class Cluster:
+    """A standalone cluster on loopback: a master, and workers of one core each."""
+
+    def __init__(self, folder: Path, workers: int) -> None:
+        self.folder = folder
+        self.processes: list[subprocess.Popen[bytes]] = []
+        master = self._start("master.Master", "--host", "127.0.0.1", "--port", "0", "--webui-port", "0")
+        self.address = self._said(master, r"Starting Spark master at (spark://\S+)")
+        for i in range(workers):
+            work = [
+                "--cores",
+                "1",
+                "--memory",
+                "600M",
+                "--webui-port",
+                "0",
+                "--work-dir",
+                str(folder / f"{i}"),
+            ]
+            self._said(self._start("worker.Worker", *work, self.address), r"(Successfully registered)")
+
+    def _start(self, name: str, *arguments: str) -> Path:
+        log = self.folder / f"{len(self.processes)}.log"
+        command = [Path(pyspark.__file__).parent / "bin/spark-class", f"org.apache.spark.deploy.{name}"]
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, *arguments], stdout=file, stderr=file, start_new_session=True
+            )
+        self.processes.append(process)
+        return log
+
+    @staticmethod
+    def _said(log: Path, pattern: str) -> str:
+        for _ in range(600):
+            if found := re.search(pattern, log.read_text()):
+                return found[1]
+            time.sleep(0.1)
+        raise AssertionError(log.read_text())
+
+    def kill_executors(self, worker: int) -> int:
+        """Kill the executors of a worker, and tell how many they were."""
+        pid = self.processes[1 + worker].pid
+        executors = Path(f"/proc/{pid}/task").glob("*/children")
+        pids = [int(child) for children in executors for child in children.read_text().split()]
+        for child in pids:
+            os.kill(child, signal.SIGKILL)
+        return len(pids)
+
+    def stop(self) -> None:
+        for process in reversed(self.processes):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    folder = tmp_path / "cluster"
+    folder.mkdir()
+    cluster = Cluster(folder, 2)
+    yield cluster
+    cluster.stop()

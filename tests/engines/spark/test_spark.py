@@ -61,8 +61,13 @@ def test_caps_hold_with_more_queries_and_partitions_than_a_vendor_takes(spark, e
     giosg.config["giosg"]["max_concurrent_exports"] = 2
     frames = [read(spark, each) for each in (intelepeer, giosg)]
     queries = [
-        spark.readStream.format(FORMAT).options(**intelepeer.options).load()
-        .writeStream.format("memory").queryName(name).trigger(availableNow=True).start()
+        spark.readStream.format(FORMAT)
+        .options(**intelepeer.options)
+        .load()
+        .writeStream.format("memory")
+        .queryName(name)
+        .trigger(availableNow=True)
+        .start()
         for name in ("one", "two")
     ]
     counts = [frame.count() for frame in frames]
