@@ -1,4 +1,4 @@
-"""What 10,000 windows of a provider cost: the real planner, runner and rate limiter, and a clock of their own.
+"""What 10,000 windows of a provider cost: the real planner and rate limiter, and a clock of their own.
 
 A vendor is played whose jobs take some time, at each provider's limits; nobody really waits. Each verb counts
 as one request, as it is one to the vendors (a login apart), and a window's download as one more.
@@ -125,10 +125,10 @@ def simulate(name: str, most: int, rate: int | None, seconds: float, count: int)
         "khoros_care": block | {"requests_per_minute": rate, "exports": [export]},
     }
     chosen.installed = lambda: {"khoros_care": Played}  # type: ignore[assignment]
-    chosen._vendors.clear()
+    chosen._vendors.clear()  # noqa: SLF001 - each simulation has its own vendor
     one = chosen.choose(json.dumps(settings), "rows")
     end = START + timedelta(hours=count)
-    with planner._ready(planner.Asker(), one, None, end) as (windows, _):
+    with planner.ready(planner.Asker(), one, None, end) as (windows, _):
         assert all(window.job.error is None for window in windows)
         jobs = len(windows)
     downloads = 0 if name == "giosg" else jobs
@@ -139,7 +139,7 @@ def simulate(name: str, most: int, rate: int | None, seconds: float, count: int)
     )
 
 
-def play(clock: Clock) -> None:
+def play(clock: Clock) -> None:  # noqa: C901 - a class for each of those that wait
     """Have the modules that wait do so by the clock."""
 
     class Event(threading.Event):

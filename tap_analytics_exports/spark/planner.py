@@ -77,7 +77,7 @@ def batch(asker: Asker, chosen: Chosen) -> list[Given]:
         ExportsFailed: A job failed; those that are ready are gone on with by the next DataFrame.
     """
     end = min(now().replace(microsecond=0), chosen.settings.end_date or now())
-    with _ready(asker, chosen, None, end) as (windows, ledger):
+    with ready(asker, chosen, None, end) as (windows, ledger):
         for window in windows:
             if window.job.error is not None:
                 raise ExportsFailed([window.job.error])
@@ -110,7 +110,7 @@ def micro_batch(
     if not ends:
         return None
     begun = chosen.export.start_date is not None and start > chosen.export.start_date
-    with _ready(asker, chosen, start if begun else None, ends[-1]) as (windows, _):
+    with ready(asker, chosen, start if begun else None, ends[-1]) as (windows, _):
         good = list(takewhile(lambda window: window.job.error is None, windows))
         if not good:
             raise ExportsFailed([windows[0].job.error or ""])
@@ -163,7 +163,7 @@ def whole_windows(export: ExportSettings, since: datetime, until: datetime) -> I
 
 
 @contextmanager
-def _ready(
+def ready(
     asker: Asker, chosen: Chosen, since: datetime | None, end: datetime
 ) -> Iterator[tuple[list[PlannedWindow], Ledger]]:
     """Have windows triggered and awaited, up to the first that fails; the ledger is theirs meanwhile."""

@@ -112,11 +112,11 @@ class Driver:
         self.process.wait()
 
     def finish(self) -> None:
-        assert self.process.wait(timeout=120) == 0, Path(self.log.name).read_text()[-5000:]
+        assert self.process.wait(timeout=200) == 0, Path(self.log.name).read_text()[-5000:]
 
     def until(self, happened: Callable[[], Any]) -> None:
         """Wait until something is seen while it runs."""
-        for _ in range(1200):
+        for _ in range(3000):
             if happened():
                 return
             assert self.process.poll() is None, Path(self.log.name).read_text()[-5000:]

@@ -1,4 +1,4 @@
-"""A Spark driver as a process of its own, that can be killed: loads one stream into a folder of Parquet files."""
+"""A Spark driver as a process, that can be killed: loads one stream into a folder of Parquet files."""
 
 import json
 import sys
