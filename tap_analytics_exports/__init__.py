@@ -14,16 +14,20 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from tap_analytics_exports.checking import Checked
     from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
     from tap_analytics_exports.events import Checkpoint, Ended, Rows, Stream
     from tap_analytics_exports.extraction import Extraction
+    from tap_analytics_exports.planning import PlannedJob
 
 __all__ = [
+    "Checked",
     "Checkpoint",
     "CredentialsRefused",
     "Ended",
     "ExportsFailed",
     "Extraction",
+    "PlannedJob",
     "Rows",
     "SettingsError",
     "Stream",
@@ -32,7 +36,9 @@ __all__ = [
 _HOMES = {
     **dict.fromkeys(("Checkpoint", "Ended", "Rows", "Stream"), "events"),
     **dict.fromkeys(("CredentialsRefused", "ExportsFailed", "SettingsError"), "errors"),
+    "Checked": "checking",
     "Extraction": "extraction",
+    "PlannedJob": "planning",
 }
 
 

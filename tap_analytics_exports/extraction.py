@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import importlib
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
 from tap_analytics_exports import redaction
+from tap_analytics_exports.checking import Checked, check
+from tap_analytics_exports.counting import cleaned
 from tap_analytics_exports.errors import (
     CredentialsRefused,
     ExportFailed,
     ExportsFailed,
+    Failure,
     Interrupted,
     SettingsError,
     TapError,
@@ -33,12 +35,16 @@ from tap_analytics_exports.events import (
 )
 from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Wanted
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run_record
+from tap_analytics_exports.jobs.ledger import headers_in
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
+from tap_analytics_exports.jobs.status import JobStatus, status_of
 from tap_analytics_exports.parse import BadRow
+from tap_analytics_exports.planning import PlannedJob, planned
 from tap_analytics_exports.providers import installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
+from tap_analytics_exports.sampling import Sample, sample
 from tap_analytics_exports.settings import Column, Settings, decode, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
@@ -108,12 +114,22 @@ class Extraction:
     @cached_property
     def streams(self) -> dict[str, Stream]:
         """Each export's stream, and the two that describe the run, by name."""
+        return self._streams({export.name: export.known_columns for export in self._exports})
+
+    def discover(self) -> dict[str, Stream]:
+        """Tell `streams` with the columns, too, that only files had so far, as the ledger remembers them."""
+        folders = {export.name: self._places.folder(export.key) for export in self._exports}
+        return self._streams(
+            {export.name: export.columns_with(headers_in(folders[export.name])) for export in self._exports}
+        )
+
+    def _streams(self, columns: Mapping[str, Mapping[str, Column]]) -> dict[str, Stream]:
         streams = {
             export.name: Stream(
                 export.name,
                 export.primary_key,
                 WINDOW_START if export.export.incremental else None,
-                export.known_columns,
+                columns[export.name],
                 None if export.export.incremental else export.version,
                 frozenset(export.own_columns),
             )
@@ -154,24 +170,52 @@ class Extraction:
         thread.start()
         thread.join(seconds)
 
+    @property
+    def jobs(self) -> list[JobStatus]:
+        """Each job of this run as it is now, in the order of their rows; may be asked from any thread."""
+        return [status_of(job) for job in self._jobs.all()]
+
+    @property
+    def bookmarks(self) -> dict[str, datetime | None]:
+        """The end of each incremental export's unbroken row of windows, in UTC; None: there is none yet."""
+        return {each.name: each.state.bookmark for each in self._exports if each.export.incremental}
+
+    def check(self) -> Iterator[Checked]:
+        """Try the credentials of each provider, and look for what its exports name; triggers nothing."""
+        return check(list(self.providers.values()), self._wanted)
+
+    def plan(self) -> list[PlannedJob]:
+        """Say which jobs iterating it would trigger, and which it would go on with; changes nothing.
+
+        Nothing is asked of a vendor but what `streams` needs, and a run that goes on is not disturbed.
+        """
+        return planned(self._exports, self._places, self._end())
+
+    def sample(self) -> Iterator[Sample]:
+        """Export the last whole window of each stream, or a snapshot, and say what its columns look like.
+
+        Nothing is written and no bookmark moves; the next run goes on with these jobs, which the ledger has.
+        """
+        return sample(self._exports, self._jobs, self._places, self._end())
+
     # The run
 
     def _run(self) -> Generator[Event]:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
-        planned, told = self._plan()
+        windows, told = self._plan()
         self._jobs.start()
-        if any(planned.values()):
+        if any(windows.values()):
             threading.Thread(target=self._import_what_rows_need, daemon=True).start()
         for export in self._exports:
             for job in told[export.name]:
-                yield from self._tell(export, job, Count())
+                yield from self._tell(export, job)
                 self._jobs.told(job)
-            yield from self._windows(export, planned[export.name])
+            yield from self._windows(export, windows[export.name])
             yield self._checkpoint(export)  # also where there was nothing to do
         exports = {export.name: export for export in self._exports}
         for job in self._jobs.untold():
-            yield from self._tell(exports[job.planned.stream], job, Count())
+            yield from self._tell(exports[job.planned.stream], job)
             self._jobs.told(job)
         for export in self._exports:
             unmatched = export.columns.unmatched() if export.name in self._read else []
@@ -185,14 +229,18 @@ class Extraction:
 
     def _plan(self) -> tuple[dict[str, list[PlannedWindow]], dict[str, list[Job]]]:
         """Lay out the windows of all exports, and the jobs of earlier runs that are over, by stream."""
-        end = min(now().replace(microsecond=0), self.settings.end_date or now())
-        planned, told = {}, {}
+        end = self._end()
+        windows, told = {}, {}
         for export in self._exports:
             ledger = self._places.ledger(export.key)
-            planned[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
-        for windows in planned.values():
-            self._jobs.plan(windows)
-        return planned, told
+            windows[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
+        for name, each in windows.items():
+            self._jobs.plan(each, told[name])
+        return windows, told
+
+    def _end(self) -> datetime:
+        """Tell the exclusive end of a run that begins now."""
+        return min(now().replace(microsecond=0), self.settings.end_date or now())
 
     def _windows(self, export: ExportStream, windows: Sequence[PlannedWindow]) -> Generator[Event]:
         """Yield all of one export; windows behind one that failed would leave a gap, so none is written."""
@@ -213,10 +261,10 @@ class Extraction:
 
     def _job(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of a job that has ended, and what is to be told of it."""
-        count = Count()
         if job.outcome is None:
+            job.writing_at = now()
             try:
-                yield from self._rows(export, job, count)
+                yield from self._rows(export, job)
             except ExportFailed as error:
                 job.fail(f"{job}: {error}")
             except OSError:  # nobody takes the rows, or the disk is full: no stream fares better
@@ -224,7 +272,7 @@ class Extraction:
             except Exception as error:  # one stream's mishap is not to be the others'
                 logger.exception("%s: unexpected", job)
                 job.fail(f"{job}: {type(error).__name__}: {error}")
-        yield from self._tell(export, job, count)
+        yield from self._tell(export, job)
         if job.outcome is None:
             job.write()
             if job.window is None:
@@ -232,20 +280,18 @@ class Extraction:
             else:
                 export.state.pass_window(job.window)
             export.state.remember_names(export.columns.names)
+            job.planned.ledger.remember_headers(export.columns.headers)
         yield self._checkpoint(export)
         self._jobs.told(job)
         if job.outcome is Outcome.WRITTEN:
             self._done(export, job)
 
-    def _tell(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
+    def _tell(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Tell `export_runs` of a job, and the log."""
-        record = _cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
+        job.finished_at = now()
+        record = cleaned(run_record(job))
         if job.error is None:
-            logger.info(
-                "%s: %s, %d rows read, %d written, %d rejected%s",
-                job, record["status"], count.rows + count.rejected, count.rows, count.rejected,
-                f", the first because: {count.first}" if count.first else "",
-            )  # fmt: skip
+            logger.info("%s: %s", job, status_of(job))
         elif job is job.planned.job and not job.planned.over:
             logger.error("%s", job.error)
             self._failed.append(job)
@@ -253,17 +299,17 @@ class Extraction:
             logger.warning("%s; it is exported anew", job.error)
         if not job.refused and (job.submitted_at or job.sent or job.error is None):
             yield self._records("export_runs", EXPORT_RUNS, [record])
-            told = {
+            plain = {
                 key: value.isoformat() if isinstance(value, datetime) else value
                 for key, value in record.items()
             }
-            yield Ended(export.name, told, None if export.export.incremental else export.version)
+            yield Ended(export.name, plain, None if export.export.incremental else export.version)
 
-    def _rows(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
+    def _rows(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of all files of a job, in their order, and then its bad ones."""
         from tap_analytics_exports.reading import WindowReader
 
-        window = job.window
+        window, count = job.window, job.count
         constants: Constants = {
             **export.constants,
             EXPORT_ID: job.export_id,
@@ -302,7 +348,7 @@ class Extraction:
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
         records = [
-            _cleaned(
+            cleaned(
                 {
                     "export_id": job.export_id,
                     "row_number": row.row_number,
@@ -354,7 +400,7 @@ class Extraction:
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.planned.provider for job in untouched if job.refused}
         kind = CredentialsRefused if refused == used else ExportsFailed
-        raise kind([job.error or "" for job in self._failed])
+        raise kind([Failure(job.planned.stream, job.error or "", job.refused) for job in self._failed])
 
     # What it is made of
 
@@ -391,55 +437,6 @@ class Extraction:
         for name in ("reading", "columns.casting", *(f"parse.{each}" for each in sorted(formats))):
             importlib.import_module(f"tap_analytics_exports.{name}")
         importlib.import_module("pyarrow.compute")  # polars does so with the first data from pyarrow
-
-
-@dataclass(slots=True)
-class Count:
-    """Rows of a job: how many were written, how many rejected, and why the first of these was."""
-
-    rows: int = 0
-    rejected: int = 0
-    first: str = ""
-
-    def reject(self, file: str, row: BadRow, settings: Settings) -> None:
-        """Count a bad row.
-
-        Raises:
-            ExportFailed: There may be none, or none more.
-        """
-        where = f"row {row.row_number} of {file}" + (f", column {row.column}" if row.column else "")
-        if settings.on_bad_row == "fail":
-            raise ExportFailed(f"{where}: {row.reason}; on_bad_row is fail")
-        if self.rejected == settings.rejected_rows_limit:
-            raise ExportFailed(
-                f"more than {settings.rejected_rows_limit} rows were rejected, the last, {where}, because: "
-                f"{row.reason}; see the stream rejected_rows, check the export's columns, or raise "
-                "rejected_rows_limit"
-            )
-        self.rejected += 1
-        self.first = self.first or f"{where}: {row.reason}"
-
-    def check(self) -> None:
-        """See, behind a job's last row, whether any of them was right.
-
-        Raises:
-            ExportFailed: All were rejected.
-        """
-        if self.rejected and not self.rows:
-            raise ExportFailed(f"none of its {self.rejected} rows fits; the first, {self.first}")
-
-
-def _cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a record without secrets in what vendors said, or in a row's text, which else stays as it is."""
-    cleaned = dict(record)
-    for name, clean in (
-        ("error", redaction.clean),
-        ("reason", redaction.clean),
-        ("raw", redaction.clean_data),
-    ):
-        if cleaned.get(name):
-            cleaned[name] = clean(cleaned[name])
-    return cleaned
 
 
 def settings_types() -> dict[str, type[Any]]:

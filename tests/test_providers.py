@@ -292,13 +292,6 @@ SECRETS = {
 }
 
 
-def test_all_are_tried_and_nothing_is_triggered(sandbox):
-    result = run_tap(sandbox.config(), "--test")
-    assert result.exit_code == 0, result.stdout + result.stderr
-    assert {f"{name}: ok" for name in NAMES} <= set(result.stdout.splitlines())
-    assert sandbox.get("jobs") == []
-
-
 def test_credentials_that_are_refused_fail_each_provider_by_its_name(sandbox):
     config = sandbox.config()
     for name, key in SECRETS.items():

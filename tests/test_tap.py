@@ -543,26 +543,6 @@ def test_about_names_every_setting():
     ]
 
 
-def test_test_checks_credentials_and_triggers_nothing(sandbox):
-    good = run_tap(sandbox.config(), "--test")
-    assert good.exit_code == 0, good.stdout + good.stderr
-    assert [line.split(":")[0] for line in good.stdout.splitlines()] == [
-        "flex_insights",
-        "giosg",
-        "gooee",
-        "intelepeer",
-        "khoros_care",
-    ]
-    config = sandbox.config()
-    config["gooee"]["api_token"] = "not-this-one"
-    bad = run_tap(config, "--test")
-    assert bad.exit_code == 1
-    assert "gooee: ok" not in bad.stdout
-    assert "khoros_care: ok" in bad.stdout
-    assert "not-this-one" not in bad.stdout + bad.stderr
-    assert sandbox.get("jobs") == []
-
-
 def test_refused_credentials_fail_their_provider_alone(sandbox):
     config = {**calls(sandbox), "gooee": energy(sandbox)["gooee"]}
     config["gooee"]["api_token"] = "not-this-one"

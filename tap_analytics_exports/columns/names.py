@@ -153,6 +153,11 @@ class Columns:
                 "header of a file without rows, name one of its columns in the export's `columns`"
             )
 
+    @property
+    def headers(self) -> list[str]:
+        """The header that was bound last, without the columns that are excluded."""
+        return [self._last[0][each.position] for each in self._last[1]] if self._last else []
+
     def unmatched(self) -> list[str]:
         """The keys of the settings that no header of a bound file has matched."""
         keys = [text for text in declared(self._export) if not self._expected.by_text[text].seen]

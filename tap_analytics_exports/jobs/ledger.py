@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,11 +20,39 @@ from tap_analytics_exports.errors import TapError
 from tap_analytics_exports.jobs.entries import Entry, read_entry
 from tap_analytics_exports.redaction import clean_logger
 
+_HEADERS = "headers"
+
 logger = clean_logger(__name__)
 
 
 class AlreadyRunning(TapError):
     """Another process has the same export in hand."""
+
+
+def peek(folder: Path | None) -> list[Entry]:
+    """Read the entries in a ledger's folder, whoever has it in hand; changes nothing."""
+    return [entry for _, entry in _read(folder) if isinstance(entry, Entry)]
+
+
+def headers_in(folder: Path | None) -> list[str]:
+    """Read the headers of the last file of an export, as far as its ledger's folder knows them."""
+    try:
+        return msgspec.json.decode((folder / _HEADERS).read_bytes(), type=list[str]) if folder else []
+    except (OSError, ValueError):
+        return []
+
+
+def _read(folder: Path | None) -> Iterator[tuple[Path, Entry | Exception]]:
+    """Read each entry in a folder, or find why it can't be read."""
+    for path in sorted(folder.glob("*.json")) if folder else ():
+        try:
+            entry = read_entry(msgspec.json.decode(path.read_bytes()))
+            if entry.export_id != path.stem:
+                raise msgspec.ValidationError("its name is another")
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            yield path, error
+        else:
+            yield path, entry
 
 
 class Ledger:
@@ -65,17 +94,13 @@ class Ledger:
         One that can't be read is left aside, renamed to `.unread`.
         """
         found: list[Entry] = []
-        for path in sorted(self._folder.glob("*.json")) if self._folder else ():
-            try:
-                entry = read_entry(msgspec.json.decode(path.read_bytes()))
-                if entry.export_id != path.stem:
-                    raise msgspec.ValidationError("its name is another")
-            except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-                logger.warning("an entry of the ledger can't be read and is left aside: %s (%s)", path, error)
-                with suppress(OSError):
-                    path.rename(path.with_suffix(".unread"))
-            else:
+        for path, entry in _read(self._folder):
+            if isinstance(entry, Entry):
                 found.append(entry)
+                continue
+            logger.warning("an entry of the ledger can't be read and is left aside: %s (%s)", path, entry)
+            with suppress(OSError):
+                path.rename(path.with_suffix(".unread"))
         for path in self._folder.glob("*.new") if self._folder else ():
             path.unlink(missing_ok=True)  # of a process that died while it wrote
         known = {entry.export_id for entry in found}
@@ -111,6 +136,12 @@ class Ledger:
         if self._folder is not None:
             (self._folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
+
+    def remember_headers(self, headers: Sequence[str]) -> None:
+        """Keep the headers of a file, by which the columns are known before the next run."""
+        if self._folder is not None and headers and list(headers) != headers_in(self._folder):
+            with suppress(OSError):  # which costs no job
+                self._write(self._folder / _HEADERS, msgspec.json.encode(list(headers)))
 
     def files(self, export_id: str) -> Path:
         """Find the folder of a job's downloads, made if need be, with mode 0700."""

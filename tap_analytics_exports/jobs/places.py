@@ -48,6 +48,12 @@ class Places:
         self._ledgers.append(ledger)
         return ledger
 
+    def folder(self, key: str) -> Path | None:
+        """Say where an export's ledger is, or would be; None: it is turned off."""
+        if self._settings.ledger == "":
+            return None
+        return Path(self._settings.ledger or platformdirs.user_state_path(NAME)).expanduser() / key
+
     def close(self) -> None:
         """Let other runs have the exports, and remove what nothing remembers."""
         for ledger in self._ledgers:
@@ -56,14 +62,14 @@ class Places:
             shutil.rmtree(self._spool, ignore_errors=True)
 
     def _kept(self, key: str) -> Ledger | None:
-        if self._settings.ledger == "":
+        folder = self.folder(key)
+        if folder is None:
             return None
-        folder = Path(self._settings.ledger or platformdirs.user_state_path(NAME)).expanduser()
         try:
             # A spool for each ledger, for what a ledger does not know is removed from its spool.
-            place = hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:12]
+            place = hashlib.sha256(str(folder.parent.absolute()).encode()).hexdigest()[:12]
             spool = _private(self._spool_parent / f"{NAME}-{place}")
-            return Ledger(folder / key, spool / key)
+            return Ledger(folder, spool / key)
         except OSError as error:
             logger.warning(
                 "the ledger can't be used, so a crash may cost a job; set `ledger` to a folder that can be "

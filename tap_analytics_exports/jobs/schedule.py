@@ -39,14 +39,21 @@ class Jobs:
         self._stop = stop
         self._news: SimpleQueue[Job | BaseException | None] = SimpleQueue()
         self._windows: list[PlannedWindow] = []
+        self._over: list[Job] = []
         self._open: dict[str, dict[PlannedWindow, dict[str, Any]]] = {}
         self._lanes = {name: Lane(settings.spool_limit) for name in providers}
         self._threads: list[threading.Thread] = []
         self._written: deque[Job] = deque()
         self.tell = self._news.put
 
-    def plan(self, windows: Sequence[PlannedWindow]) -> None:
-        """Add a stream's windows, in their order; streams come in the order of their rows."""
+    def plan(self, windows: Sequence[PlannedWindow], over: Sequence[Job] = ()) -> None:
+        """Add a stream's windows, in their order; streams come in the order of their rows.
+
+        Args:
+            windows: The windows.
+            over: Jobs of earlier runs that are over, of which nobody was told.
+        """
+        self._over += over
         for window in windows:
             self._windows.append(window)
             self._lanes[window.provider].add(window)
@@ -56,14 +63,17 @@ class Jobs:
         """Let the lanes run; without downloads, jobs end when their vendors have their files."""
         for name, lane in self._lanes.items():
             provider = self._providers[name]
-            cap = min(provider.settings.max_concurrent_exports, provider.most_concurrent_exports)
             runner = Runner(provider, lane, self._settings, self._stop, downloads=downloads)
-            for i in range(min(cap, lane.size())):
+            for i in range(min(provider.concurrent_exports, lane.size())):
                 thread = threading.Thread(
                     target=self._work, args=[lane, runner], name=f"{name}-{i}", daemon=True
                 )
                 self._threads.append(thread)
                 thread.start()
+
+    def all(self) -> list[Job]:
+        """List all jobs of the run, in the order of their rows; from any thread."""
+        return [*self._over, *(job for window in list(self._windows) for job in list(window.attempts))]
 
     def open_jobs(self, stream: str) -> list[dict[str, Any]]:
         """List a stream's triggered jobs that are not all written, as a state has them."""

@@ -43,7 +43,9 @@ class Request(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job goes on."""
+    """The job goes on; `word` is what the vendor calls that."""
+
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +87,33 @@ class Provider(ABC, Generic[S, E]):
         name: As it is called in settings, messages and records.
         settings_type: Of its block.
         most_concurrent_exports: The vendor's own limit, beyond which no setting goes.
+        documented_limits: What else the vendor limits, in words; empty: it documents nothing.
     """
 
     name: ClassVar[str]
     settings_type: ClassVar[type[ProviderSettings]]
     most_concurrent_exports: ClassVar[float] = math.inf
+    documented_limits: ClassVar[str] = ""
 
     def __init__(self, settings: S, network: Network | None = None) -> None:
         self.settings = settings
         self.network = network or Network()
 
+    @property
+    def concurrent_exports(self) -> int:
+        """How many jobs may run there at once."""
+        return int(min(self.settings.max_concurrent_exports, self.most_concurrent_exports))
+
     @abstractmethod
     def check(self) -> None:
         """Try the credentials, by the cheapest call, triggering nothing."""
+
+    def check_export(self, export: E) -> None:
+        """See that what an export names is there, as far as cheap calls tell; they trigger nothing.
+
+        Raises:
+            TapError: What is wrong, and where in the vendor's console it is mended.
+        """
 
     @abstractmethod
     def submit(self, request: Request[E]) -> Handle:

@@ -50,6 +50,7 @@ _TRIGGER_ADVICE = {
     404: "check report_id and workspace_id",
 }
 _MAYBE = "an export may have been triggered"
+_SHOWN = 10  # reports that a message names
 _RESULT_ADVICE = {
     400: "open the report in Flex Insights to see what it lacks",
     403: "check that the user may see all that the report shows",
@@ -73,6 +74,32 @@ class _Attributes(Struct):
     """Those that the workspace has, of the ones that were asked for."""
 
     identifiers: list[_Attribute]
+
+
+class _Content(Struct):
+    """Of a report: its versions, the last of which counts. Of a version: what it is shown as."""
+
+    definitions: list[str] = []
+    format: str = ""
+
+
+class _Object(Struct):
+    """What counts of an object of the workspace."""
+
+    content: _Content
+
+
+class _Entry(Struct):
+    """A report in the list of them."""
+
+    link: str
+    title: str = ""
+
+
+class _Entries(Struct):
+    """The list of reports."""
+
+    entries: list[_Entry]
 
 
 class FlexExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +147,8 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
 
     name = NAME
     settings_type = FlexSettings
+    # Twilio, "Best practices and performance limits" and "Export data via the Flex Insights API".
+    documented_limits = "50 requests at once and 1,000 in 10 seconds a user, 1 GB a report"
 
     def __init__(self, settings: FlexSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)
@@ -144,6 +173,55 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     def check(self) -> None:
         """Log in and get a token."""
         self._session.headers()
+
+    def check_export(self, export: FlexExport) -> None:
+        """Look at the report: whether it is there, and is shown as a table, for no other can be exported.
+
+        A report's object names its versions (keboola/gooddata-extractor takes the last one); of a version
+        that is a table, `format` is `grid` (gooddata-java, GridReportDefinitionContent).
+        """
+        where = f"/gdc/md/{self._workspace}/obj/{answers.segment(export.report_id)}"
+        response = self._http.ask("GET", where, headers={"Accept": "application/json"})
+        if response.status_code >= 300:
+            raise ExportFailed(f"{gooddata.message(self._http, response)}; {self._no_report(export)}")
+        found = answers.read(self._http, response, dict[str, _Object])
+        kind, report = next(iter(found.items()), ("nothing", None))
+        if kind != "report" or report is None:
+            raise ExportFailed(
+                f"{NAME}: object {export.report_id} of the workspace is no report but: {kind}; open the "
+                "report in Flex Insights: report_id is the number at the end of its URL"
+            )
+        shown = ""
+        if report.content.definitions and answers.is_below(self._http, report.content.definitions[-1], _ROOT):
+            response = self._http.ask("GET", report.content.definitions[-1])
+            if response.status_code == 200:
+                for version in answers.read(self._http, response, dict[str, _Object]).values():
+                    shown = version.content.format
+        if shown not in ("", "grid"):
+            raise ExportFailed(
+                f"{NAME}: report {export.report_id} is shown as {shown!r}; open it in Flex Insights and save "
+                "it as a table, for only tables can be exported"
+            )
+        if export.date_identifier is not None:
+            self._uri(export.date_identifier)
+
+    def _no_report(self, export: FlexExport) -> str:
+        """Say what to do about a report that can't be seen: which the workspace has, if it is there."""
+        response = self._http.ask("GET", f"/gdc/md/{self._workspace}/query/reports")
+        if response.status_code >= 300:
+            return (
+                f"nor can the reports of workspace {self.settings.workspace_id} be listed; check "
+                "workspace_id, which is in the URL of Flex Insights, and that the user belongs to it"
+            )
+        listed = answers.read(self._http, response, dict[str, _Entries])
+        reports = [entry for each in listed.values() for entry in each.entries]
+        some = ", ".join(f"{each.link.rpartition('/')[2]} ({each.title})" for each in reports[:_SHOWN])
+        more = f" and {len(reports) - _SHOWN} more" if len(reports) > _SHOWN else ""
+        return (
+            f"report_id {export.report_id} is none of the workspace's reports, "
+            f"{some or 'of which it shows none'}{more}; it is the number at the end of the "
+            "report's URL in Flex Insights"
+        )
 
     def submit(self, request: Request[FlexExport]) -> Handle:
         """Trigger the raw export; the handle is where its result will be.
@@ -196,7 +274,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                     fresh = _fresh_uri(self._http, response)
                     if fresh and answers.is_below(self._http, fresh, _ROOT):
                         handle["uri"] = fresh
-                    return Running()
+                    return Running("202 Accepted")
                 case 204:  # the report has no data (gooddata-java, ExportService)
                     return Empty()
                 case 404 | 410:  # 410 also for a task that failed (keboola/gooddata-php-client)

@@ -9,6 +9,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
+import msgspec
 import requests
 from msgspec import Meta, Struct
 
@@ -48,9 +49,11 @@ _SHORT = timedelta(hours=1)
 
 
 class _Info(Struct):
-    """What counts of the answer to the Workflow info API."""
+    """What counts of the answer to the Workflow info API; the dates are those of the first and last event."""
 
     id: answers.Id
+    start_date: str | None = None
+    end_date: str | None = None
 
 
 class GiosgExport(Export, kw_only=True, forbid_unknown_fields=True):
@@ -120,6 +123,49 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
         else:
             organization = answers.segment(self.settings.organization_id)
             answers.probe(self._http, f"api/objectives/v1/orgs/{organization}/workflows")
+
+    def check_export(self, export: GiosgExport) -> None:
+        """Look at the workflow (Workflow info API), and for an event of the step in all its time.
+
+        The step source data API answers 404 for a step without events and for one that is not there, and so
+        it may without any event at all; so a step is wrong only where step 1, which each workflow has
+        (giosg, "Workflow reporting events flow"), has one.
+        """
+        response = self._http.ask("GET", self._info(export))
+        if response.status_code in (404, 410):
+            raise ExportFailed(
+                f"{self._http.message(response)}: there is no workflow {export.workflow_id} in the "
+                f"organization {self.settings.organization_id}; check workflow_id, which is in the "
+                "workflow's URL in giosg, and organization_id"
+            )
+        if response.status_code >= 300:
+            raise ExportFailed(
+                f"{self._http.message(response)}; {_ADVICE.get(response.status_code, 'check base_url')}"
+            )
+        info = answers.read(self._http, response, _Info)
+        if info.start_date is None or info.end_date is None:
+            return  # it has no event yet
+        span = {"start": info.start_date, "end": info.end_date}
+        found = self._look(export, export.step_index, span)
+        if found.status_code in (400, 406):
+            raise ExportFailed(f"{self._http.message(found)}; {_ADVICE[found.status_code]}")
+        if found.status_code == 404 and export.step_index != 1:
+            first = self._look(msgspec.structs.replace(export, filters=[], step_data=None), 1, span)
+            if first.status_code == 200:
+                raise ExportFailed(
+                    f"{self._http.message(found)}: step {export.step_index} of the workflow has had no event "
+                    "with these filters, and step 1 has; check step_index, which giosg shows in the "
+                    "workflow's report (0 is the source, and numbers may be left out), and filters"
+                )
+
+    def _look(self, export: GiosgExport, step: int, span: Mapping[str, str]) -> requests.Response:
+        """Ask for one event of a step, as JSON (Workflow step source data API)."""
+        choice = {name: value for name, value in _choice(export).items() if name != "format"}
+        return self._http.ask(
+            "POST",
+            f"{self._workflow(export)}/step/{step}",
+            json={**choice, "interval": span, "limit": 1, "basic": True},
+        )
 
     def submit(self, request: Request[GiosgExport]) -> Handle:
         """Nothing yet."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from itertools import islice
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -46,7 +47,11 @@ NAME = "gooee"
 logger = clean_logger(__name__)
 
 # "Status Workflow" of the Analytics Export page.
-_STATES: Mapping[str, JobState] = {"queued": Running(), "running": Running(), "complete": Ready()}
+_STATES: Mapping[str, JobState] = {
+    "queued": Running("queued"),
+    "running": Running("running"),
+    "complete": Ready(),
+}
 
 # The page prints the first for lists, and for creation the second, which no other path is like.
 _EXPORTS = "analytics/exports/"
@@ -62,6 +67,9 @@ _FINDABLE = timedelta(hours=1)
 
 # Pages of the list of exports, 100 on each: one that has more than these has no end.
 _PAGES = 1000
+
+# Exports among which a query is looked for: five pages.
+_NEWEST = 500
 
 # What to look at for each refusal of an export.
 _ADVICE = {
@@ -89,6 +97,7 @@ class _Listed(Struct):
 
     id: answers.Id
     name: str | None = None
+    query: object = None
     status: str | None = None
     created: str | None = None
 
@@ -194,6 +203,19 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
     def check(self) -> None:
         """Ask who we are; gooee-sdk checks tokens so (client.py)."""
         answers.probe(self._http, "me")
+
+    def check_export(self, export: GooeeExport) -> None:
+        """Look for an export of the same query among the newest, for no documented call shows the query.
+
+        Where there is none, the query may exist all the same; so that nobody knows is a warning.
+        """
+        newest = islice(self._list(), _NEWEST)
+        if not any(str(listed.query) == str(export.query_id) for listed in newest):
+            logger.warning(
+                "%s: whether the query %s of %s exists shows when it is exported first, for none of the last "
+                "%d exports at Gooee is of it",
+                NAME, export.query_id, export.name, _NEWEST,
+            )  # fmt: skip
 
     def submit(self, request: Request[GooeeExport]) -> Handle:
         """Create an export, by whose name it can be found again."""

@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
 import requests
@@ -32,8 +32,17 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
+from tap_analytics_exports.providers.insights_query import by_event, query, second
 from tap_analytics_exports.redaction import clean_logger
-from tap_analytics_exports.settings import Column, ColumnKind, Export, HttpUrl, Secret, about
+from tap_analytics_exports.settings import (
+    Column,
+    ColumnKind,
+    Export,
+    HttpUrl,
+    Secret,
+    about,
+    did_you_mean,
+)
 from tap_analytics_exports.transport.auth import Auth, FixedAuth, LoginAuth
 from tap_analytics_exports.transport.download import RemoteFile
 from tap_analytics_exports.transport.file_settings import FileSettings
@@ -41,7 +50,6 @@ from tap_analytics_exports.transport.files import file_store
 from tap_analytics_exports.transport.http import PASSING, Http
 from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
-from tap_analytics_exports.windows import Window
 
 NAME = "intelepeer"
 
@@ -63,17 +71,19 @@ COMMON: dict[str, ColumnKind | Column] = {
 }
 """The fields that every event has, and their types (IntelePeer, "API Data Dictionary").
 
-EventSku, HostId, CustomerName and Originator are not here: they "return an empty string for all events", and
-come only where `fields` names them. What is particular to an event is listed by the API without types.
+What is particular to an event is listed by the API without types.
 """
+
+UNFILLED = ("EventSku", "HostId", "CustomerName", "Originator")
+"""Common, too, but they "return an empty string for all events", and come only where `fields` names them."""
 
 CORE = ("EventName", "TimeStamp", "SessionId", "TransactionId")
 """Asked for even if the catalog deselects them, unless `fields` leaves them out: a query whose fields are all
 empty fails, with the advice to add core fields (IntelePeer, "No Data Returned")."""
 
 STATES: dict[str, JobState] = {
-    "pending": Running(),
-    "processing": Running(),  # in the text, though not in the list
+    "pending": Running("pending"),
+    "processing": Running("processing"),  # in the text, though not in the list
     "completed": Ready(),
     "canceled": Failed(
         f"{NAME}: the query was canceled, due to a time-out or another error; if that happens again, make "
@@ -165,6 +175,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
     name = NAME
     settings_type = IntelePeerSettings
     most_concurrent_exports = 2  # per customer (Using the Insights API, Request Limits)
+    documented_limits = "2 running queries a customer, about 1 TB a query"
 
     def __init__(self, settings: IntelePeerSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)
@@ -187,7 +198,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         self._files = file_store(NAME, settings, self.network)
         self._events: dict[str, list[str]] | None = None  # the fields of each, once the API has listed them
         self._trouble: TapError | None = None  # why it could not be asked before the run
-        self._ways: tuple[bool, ...] = (True, False)  # to leave a window's end out, see `_query`
+        self._ways: tuple[bool, ...] = (True, False)  # to leave a window's end out, see `query`
 
     def check(self) -> None:
         """Ask for the list of fields, and let the files' server show its key and accept the login."""
@@ -201,16 +212,39 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         if troubles:
             raise (Refused if refused else Unreachable)("; ".join(map(str, troubles)))
 
+    def check_export(self, export: IntelePeerExport) -> None:
+        """Hold event and fields, also those of filters, against what the API lists."""
+        own = self._event_fields(export)
+        known = [*COMMON, *UNFILLED, *own]
+        for setting, names in (
+            ("fields", export.fields),
+            ("filters", by_event(export.event, export.filters).get(export.event, {})),
+        ):
+            for name in names:
+                if name not in known:
+                    raise ExportFailed(
+                        f"{NAME}: {setting}: {export.event} has no field {name!r}"
+                        f"{did_you_mean(name, known)}; it has the common ones of "
+                        f"the API Data Dictionary and {', '.join(own)}, and upper and lower case count"
+                    )
+
     def submit(self, request: Request[IntelePeerExport]) -> Handle:
         """Trigger the query; a window without a whole second has no records, and its handle is empty."""
         export, window = request.export, request.window
         assert window is not None
-        if _second(window.start) == _second(window.end):
+        if second(window.start) == second(window.end):
             return {}
         fields = request.columns or self._fields(export)
         for half_open in self._ways:
-            query = _query(export, window, fields, half_open=half_open)
-            response = self._http.trigger("POST", "Q", json=query)
+            body = query(
+                export.event,
+                export.filters,
+                export.scope,
+                window=window,
+                fields=fields,
+                half_open=half_open,
+            )
+            response = self._http.trigger("POST", "Q", json=body)
             if response.status_code != 400:
                 break
         if response.status_code >= 300:
@@ -223,7 +257,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
     def poll(self, request: Request[IntelePeerExport], handle: Handle) -> JobState:
         """Ask for the state, and where it is `Completed` for the files too: they may need a moment more."""
         window = request.window
-        if window is not None and _second(window.start) == _second(window.end):
+        if window is not None and second(window.start) == second(window.end):
             return Empty()
         try:
             body = self._ask(handle, "/status")
@@ -234,7 +268,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             return _failure(request, answers.said(body.messages))
         state = STATES.get(word, Unknown(body.status))
         if isinstance(state, Ready) and self._paths(handle) is None:
-            return Running()
+            return Running(word)
         return state
 
     def files(self, request: Request[IntelePeerExport], handle: Handle) -> Sequence[RemoteFile]:
@@ -321,17 +355,25 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         """
         if export.fields:
             return tuple(dict.fromkeys(export.fields))
+        return tuple(dict.fromkeys([*COMMON, *self._event_fields(export)]))
+
+    def _event_fields(self, export: IntelePeerExport) -> list[str]:
+        """The fields that are particular to the export's event.
+
+        Raises:
+            ExportFailed: The API does not know the event.
+        """
         events = self._events or self._list_events()
         if export.event not in events:
             raise ExportFailed(
                 f"{NAME}: there is no event {export.event!r}; the API knows {', '.join(events)}, "
                 "and upper and lower case count"
             )
-        return tuple(dict.fromkeys([*COMMON, *events[export.event]]))
+        return events[export.event]
 
     def _ask(self, handle: Handle, suffix: str = "") -> _Status:
-        query = answers.handle(NAME, _Handle, handle).id
-        response = self._http.ask("GET", f"Q/{answers.segment(query)}{suffix}")
+        number = answers.handle(NAME, _Handle, handle).id
+        response = self._http.ask("GET", f"Q/{answers.segment(number)}{suffix}")
         if response.status_code < 300:
             return answers.read(self._http, response, _Status)
         message = _message(self._http, response)
@@ -359,46 +401,6 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
                 f"{NAME}: query {handle['id']} is completed, but names no files: {answers.said(status)!r}"
             )
         return sorted(set(paths))
-
-
-def _query(
-    export: IntelePeerExport, window: Window, fields: Sequence[str], *, half_open: bool
-) -> dict[str, Any]:
-    """A query for the records of `[start, end)` (IntelePeer, "Submit Query").
-
-    `timestamp` is printed with `$gte` and `$lte`, which are inclusive, so that a record at the end would come
-    with the next window too. Asking up to a second before would lose those in that second, should moments
-    have a fraction. `$lt` is among the operators that the error message lists, and if it is refused here all
-    the same, then a filter, where it is documented, leaves the end out.
-    """
-    start, end = _second(window.start), _second(window.end)
-    filters = _by_event(export)
-    if not half_open:
-        event = dict(filters.get(export.event, {}))
-        event["TimeStamp"] = {"$lt": end, **event.get("TimeStamp", {})}
-        filters = {**filters, export.event: event}
-    # `$lte` stays beside it, so that a server which passes over `$lt` does not give all that came later.
-    span = {"$gte": start, "$lte": end} | ({"$lt": end} if half_open else {})
-    query = {
-        "timestamp": span,
-        "data": {export.event: {"fields": list(fields)}},
-        "filters": filters,
-        "scope": export.scope,
-    }
-    return {name: part for name, part in query.items() if part}
-
-
-def _by_event(export: IntelePeerExport) -> dict[str, Any]:
-    """The filters, as the API takes them: by event, also where the user wrote the export's own without it."""
-    conditions = export.filters.values()
-    if all(isinstance(each, dict) and all(name.startswith("$") for name in each) for each in conditions):
-        return {export.event: export.filters} if export.filters else {}
-    return export.filters
-
-
-def _second(moment: datetime) -> str:
-    """A moment as the API reads it; a fraction of a second belongs to the window after (code 422-6)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _failure(request: Request[IntelePeerExport], messages: str) -> JobState:

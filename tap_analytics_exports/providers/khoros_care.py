@@ -23,8 +23,8 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.redaction import hide
-from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about
+from tap_analytics_exports.redaction import clean_logger, hide
+from tap_analytics_exports.settings import Export, HttpUrl, ProviderSettings, Secret, about, did_you_mean
 from tap_analytics_exports.transport.answers import no_object
 from tap_analytics_exports.transport.auth import FixedAuth
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
@@ -33,6 +33,25 @@ from tap_analytics_exports.transport.network import Network
 from tap_analytics_exports.transport.rate_limiter import RateLimiter
 
 NAME = "khoros_care"
+
+logger = clean_logger(__name__)
+
+# The exports that the reference of the Analytics Reports API has, with their names in Care.
+_EXPORTS = {
+    "raw_agent_states": "Agent State",
+    "combined": "Combined Raw",
+    "conversation_actions": "Conversation Actions",
+    "conversation_history_action": "Conversation History Action",
+    "author": "Raw Author",
+    "conversation": "Raw Conversation",
+    "raw_expert_help": "Raw Help Request",
+    "incoming_post": "Raw Incoming Post",
+    "response": "Raw Response",
+    "response_approval": "Raw Response Approval",
+    "team_performance": "Raw Team Performance",
+    "team_performance_interval": "Team Performance Interval",
+    "user": "User",
+}
 
 # The reference documents GET for the last two; the Quick Start uses it for conversations. The rest is POST.
 _GET = frozenset({"conversation", "conversation_actions", "user"})
@@ -52,7 +71,7 @@ _FEWER = "set a larger parameters.timeInterval, or a shorter window"
 
 # Details of a closed workflow. The Quick Start has COMPLETED and FAILED; ids are as in Amazon SWF, whose
 # reference has the others (WorkflowExecutionInfo, closeStatus). What timed out may not do so next time.
-_CLOSED: Mapping[str, JobState] = {"COMPLETED": Ready(), "CONTINUED_AS_NEW": Running()}
+_CLOSED: Mapping[str, JobState] = {"COMPLETED": Ready(), "CONTINUED_AS_NEW": Running("CONTINUED_AS_NEW")}
 _PASSING = "TIMED_OUT"
 
 # What to look at for each refusal, whose body is `{}` in the reference.
@@ -108,6 +127,18 @@ class _Answer(Struct):
     result: _Result | list[_Result] | str | None = None
 
 
+class _Zone(Struct):
+    """A time zone that reports can be in."""
+
+    id: str
+
+
+class _Zones(Struct):
+    """The list of them (Config API)."""
+
+    result: list[_Zone]
+
+
 Parameter = str | int | float | bool
 
 
@@ -158,6 +189,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
 
     name = NAME
     settings_type = KhorosCareSettings
+    documented_limits = "20 requests a minute"  # Khoros, "Rate limits"
 
     def __init__(self, settings: KhorosCareSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)
@@ -175,7 +207,31 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
 
     def check(self) -> None:
         """Ask for the list of time zones (config/timezones)."""
-        answers.probe(self._http, f"../config/timezones?{self._key}")
+        answers.probe(self._http, self._timezones)
+
+    def check_export(self, export: KhorosCareExport) -> None:
+        """Hold an export against the reference, for no call shows it but the one that starts it."""
+        name, known = export.export_id, [*_EXPORTS, *_EXPORTS.values()]
+        if export.section == "report" and name not in _EXPORTS:
+            near = did_you_mean(name, known)
+            for export_id, shown in _EXPORTS.items():
+                near = near.replace(f"mean {shown}?", f"mean {export_id}, which is called {shown} in Care?")
+            words = f"{NAME}: the reference of the Analytics Reports API has no export {name!r}"
+            if near:
+                raise ExportFailed(f"{words}{near} Check export_id and section")
+            logger.warning("%s, so whether Khoros has it shows when it is exported first", words)
+        if name == "team_performance_interval" and "timeInterval" not in export.parameters:
+            raise ExportFailed(
+                f"{NAME}: team_performance_interval needs parameters.timeInterval, a width in milliseconds, "
+                "such as 86400000 for a day"
+            )
+        if (zone := export.parameters.get("timezone")) is not None:
+            response = self._http.ask("GET", self._timezones)
+            ids = {each.id for each in answers.read(self._http, response, _Zones).result}
+            if zone not in ids:
+                raise ExportFailed(
+                    f"{NAME}: parameters.timezone: Khoros has no zone {zone!r}{did_you_mean(str(zone), ids)}"
+                )
 
     def submit(self, request: Request[KhorosCareExport]) -> Handle:
         """Start the workflow of an export."""
@@ -256,6 +312,10 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
     def file_format(self, export: KhorosCareExport) -> Literal["csv", "json"]:
         """CSV, or an array of objects."""
         return export.format
+
+    @property
+    def _timezones(self) -> str:
+        return f"../config/timezones?{self._key}"
 
     @property
     def _key(self) -> str:
@@ -347,7 +407,7 @@ def _state(progress: _Progress) -> JobState:
         for word in (progress.runner_state, progress.detail or progress.details)
     )
     if state == "RUNNING":
-        return Running()
+        return Running(state)
     if state != "CLOSED" or not detail:  # the Quick Start has a detail wherever a workflow is closed
         return Unknown(f"{state}/{detail}")
     reason = f": {text}" if (text := answers.said(progress.reason)) else ""

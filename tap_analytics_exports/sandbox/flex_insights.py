@@ -82,7 +82,7 @@ class FlexInsights(Service):
             Route("DELETE", "/gdc/account/profile/(.+)", self.delete_user),
             Route("POST", f"/gdc/md/{ws}/identifiers", self.identifiers),
             Route("GET", f"/gdc/md/{ws}/query/reports", self.reports),
-            Route("GET", f"/gdc/md/{ws}/obj/([0-9]+)", self.report),
+            Route("GET", f"/gdc/md/{ws}/obj/([0-9]+)", self.thing),
             Route("POST", f"/gdc/app/projects/{ws}/execute/raw", self.execute),
             # gooddata-java posts here; Twilio documents only the path above.
             Route("POST", f"/gdc/projects/{ws}/execute/raw", self.execute),
@@ -221,9 +221,15 @@ class FlexInsights(Service):
         ]
         return as_json({"query": {"entries": entries, "meta": {"category": "query"}}}, 200, JSON)
 
-    async def report(self, call: Call, number: str) -> Answer:
-        """Shows a report."""
+    async def thing(self, call: Call, number: str) -> Answer:
+        """Shows a report, its one definition, or a date's attribute."""
         self._check(call)
+        if number in DATES.values():
+            return as_json({"attribute": {"meta": {"title": "Date"}, "content": {}}}, 200, JSON)
+        if number.removesuffix("1") in TITLES and number not in TITLES:
+            # A table is a grid (gooddata-java, GridReportDefinitionContent).
+            content = {"format": self.hub.knobs.flex_report_format, "filters": []}
+            return as_json({"reportDefinition": {"meta": {}, "content": content}}, 200, JSON)
         if number not in TITLES:
             return self.not_found()
         link = f"/gdc/md/{WORKSPACE}/obj/{number}"

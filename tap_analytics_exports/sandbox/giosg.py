@@ -51,6 +51,7 @@ class Giosg(Service):
             Route("GET", "/api/v5/users/me", self.me),
             Route("GET", "/api/objectives/v1/orgs/([^/]+)/workflows", self.workflows),
             Route("GET", f"{workflow}/info/", self.info),
+            Route("POST", f"{workflow}/step/([^/]+)", self.step),
             Route("POST", f"{workflow}/step/([^/]+)/download/", self.download),
         ]
 
@@ -94,6 +95,18 @@ class Giosg(Service):
         del call
         self._check_organization(organization)
         return as_json(self._describe(workflow)) if workflow in GIOSG_STEPS else self.not_found()
+
+    async def step(self, call: Call, organization: str, workflow: str, step: str) -> Answer:
+        """Answers with a step's events as JSON, a few for lack of any page that shows their shape."""
+        self._check_organization(organization)
+        form = call.json()
+        if not isinstance(form, dict):
+            refuse({"detail": "JSON parse error"}, 400)
+        if errors := _errors(form):
+            refuse(errors, 400)
+        if f"{workflow}/{step}" not in SOURCES[self.name]:
+            refuse({"detail": "Data was not found."}, 404)
+        return as_json([{"event_version": 1, "source": "giosg"}][: form.get("limit")])
 
     async def download(self, call: Call, organization: str, workflow: str, step: str) -> Answer:
         """Answers with the file itself."""

@@ -125,6 +125,8 @@ class Knobs:
     login_retry_after: int = 2
     #: Flex: every call answers 503.
     maintenance: bool = False
+    #: Flex: what a report is shown as; `grid` is a table.
+    flex_report_format: str = "grid"
     #: IntelePeer: windows wider than this fail; 0 means never.
     wide_after_seconds: float = 0.0
     #: IntelePeer: running queries, documented as two.

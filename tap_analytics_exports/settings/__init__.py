@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tap_analytics_exports.settings.checks import DAY, Check, is_http
+from tap_analytics_exports.settings.checks import DAY, Check, did_you_mean, is_http
 from tap_analytics_exports.settings.decoding import decode
 from tap_analytics_exports.settings.describing import json_schema
 from tap_analytics_exports.settings.structs import (
@@ -37,6 +37,7 @@ __all__ = [
     "Settings",
     "about",
     "decode",
+    "did_you_mean",
     "is_http",
     "json_schema",
     "secrets",

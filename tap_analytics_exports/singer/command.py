@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 import click
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.tap_base import CliTestOptionValue
 
+from tap_analytics_exports import process
 from tap_analytics_exports.errors import SettingsError
-from tap_analytics_exports.singer import given
-from tap_analytics_exports.singer.tap import EXIT_SETTINGS, TapAnalyticsExports
+from tap_analytics_exports.process import EXIT_SETTINGS
+from tap_analytics_exports.report import check_writable
+from tap_analytics_exports.singer import given, plans
+from tap_analytics_exports.singer.tap import TapAnalyticsExports
 
 
 class CommandLine(TapAnalyticsExports):
@@ -26,16 +27,23 @@ class CommandLine(TapAnalyticsExports):
         *,
         about: bool = False,
         about_format: str | None = None,
+        plan: bool = False,
+        sample: bool = False,
+        report: Path | None = None,
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
     ) -> None:
         """Run the tap, and end the process with the code that tells how it went."""
+        if plan and about_format == "markdown":
+            raise click.BadOptionUsage("format", "--plan is a table, or --format json")
         if about:
             cls.print_about(about_format)
             return
         cls.print_version(print_fn=cls.logger.info)
         try:
+            if report is not None:
+                check_writable(report)
             tap = cls(
                 config=config.config,
                 parse_env_config=config.parse_env,
@@ -46,12 +54,45 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
                 cls.logger.error("%s", problem)
             sys.exit(EXIT_SETTINGS)
-        code = tap.run()
-        if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stdout.flush()
-        logging.shutdown()
-        os._exit(code)  # threads that still wait for a vendor do not hold up the end
+        if plan:
+            tap.choose()
+            write = plans.as_json if about_format else plans.as_text
+            click.echo(write(tap.extraction.plan(), tap.extraction.providers))
+            return
+        if sample:
+            sys.exit(tap.sample())
+        process.end(tap.run(report))
+
+    @classmethod
+    def get_singer_command(cls) -> click.Command:
+        """Make the command, with the SDK's options and ours."""
+        command = super().get_singer_command()
+        texts = {
+            "test": "Check each provider's credentials, and each export as far as can be seen without "
+            "triggering any; print a line for each, and exit with 1 if anything is wrong. --test=schema "
+            "prints the SCHEMA messages.",
+            "about_format": "How --about is written (json, markdown), or --plan (json).",
+        }
+        for option in command.params:
+            if isinstance(option, click.Option) and option.name in texts:
+                option.help = texts[option.name]
+        flags = {
+            "--plan": "Print the jobs that a run would trigger, and those of earlier runs that it would go "
+            "on with, for this --state and --catalog; trigger none, and change nothing.",
+            "--sample": "Export the last whole window of each selected stream, or a snapshot, and print the "
+            "`columns` of its settings with the types that were seen. No bookmark moves, and the next run "
+            "uses these exports.",
+        }
+        command.params += [click.Option([flag], is_flag=True, help=text) for flag, text in flags.items()]
+        command.params.append(
+            click.Option(
+                ["--report"],
+                type=click.Path(path_type=Path, dir_okay=False),
+                metavar="FILE.html",
+                help="Write a page about the run when it ends, however it ends.",
+            )
+        )
+        return command
 
     @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:
@@ -66,7 +107,7 @@ class CommandLine(TapAnalyticsExports):
 
     @classmethod
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Try the credentials; `--test=schema` is the SDK's."""
+        """Check providers and exports; `--test=schema` is the SDK's."""
         if value != CliTestOptionValue.All.value:
             super().cb_test(ctx, param, value)
             return
@@ -77,4 +118,9 @@ class CommandLine(TapAnalyticsExports):
             for problem in error.errors:
                 cls.logger.error("%s", problem)
             ctx.exit(EXIT_SETTINGS)
-        ctx.exit(tap.check())
+        code = 0
+        for checked in tap.extraction.check():
+            click.echo(f"{checked.name}: {'ok' if checked.problem is None else checked.problem}")
+            code = code if checked.problem is None else EXIT_SETTINGS
+        tap.extraction.log_out()
+        ctx.exit(code)

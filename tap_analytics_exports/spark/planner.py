@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from tap_analytics_exports.errors import ExportsFailed, Interrupted, TapError
+from tap_analytics_exports.errors import ExportFailed, Interrupted, TapError
 from tap_analytics_exports.jobs.job import Job, PlannedWindow, now
 from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.jobs.places import Places
@@ -74,13 +74,13 @@ def batch(asker: Asker, chosen: Chosen) -> list[Given]:
     that is made anew within the hour uses them again, as a run without a state does.
 
     Raises:
-        ExportsFailed: A job failed; those that are ready are gone on with by the next DataFrame.
+        ExportFailed: A job failed; those that are ready are gone on with by the next DataFrame.
     """
     end = min(now().replace(microsecond=0), chosen.settings.end_date or now())
     with ready(asker, chosen, None, end) as (windows, ledger):
         for window in windows:
             if window.job.error is not None:
-                raise ExportsFailed([window.job.error])
+                raise ExportFailed(window.job.error)
         for window in windows:
             ledger.save(msgspec.structs.replace(window.job.entry(), written_at=now()))
         return _given(windows)
@@ -102,7 +102,7 @@ def micro_batch(
         Where they end, and their jobs; None where no whole window has passed since.
 
     Raises:
-        ExportsFailed: The first of them failed. Where a later one fails, those before it are returned.
+        ExportFailed: The first of them failed. Where a later one fails, those before it are returned.
     """
     last = min(datetime.fromisoformat(until) if until else now(), chosen.settings.end_date or now())
     start = datetime.fromisoformat(since)
@@ -113,7 +113,7 @@ def micro_batch(
     with ready(asker, chosen, start if begun else None, ends[-1]) as (windows, _):
         good = list(takewhile(lambda window: window.job.error is None, windows))
         if not good:
-            raise ExportsFailed([windows[0].job.error or ""])
+            raise ExportFailed(windows[0].job.error or "")
         return ends[len(good) - 1].isoformat(), _given(good)
 
 

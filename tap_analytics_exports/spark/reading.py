@@ -12,7 +12,6 @@ import msgspec
 from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import ExportFailed, TapError
 from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream
-from tap_analytics_exports.extraction import Count
 from tap_analytics_exports.jobs.entries import entry_of_state
 from tap_analytics_exports.jobs.job import Job, PlannedWindow
 from tap_analytics_exports.jobs.lanes import Lane
@@ -98,12 +97,11 @@ def _rows(chosen: Chosen, export: ExportStream, job: Job, schema: pa.Schema) -> 
         WINDOW_END: window.end if window else None,
     }
     policy = "name" if settings.on_new_column == "add" else settings.on_new_column
-    count = Count()
     with closing(WindowReader(export, job.files, policy).frames()) as frames:
         for frame in frames:
             for row in frame.bad:
-                count.reject(frame.file, row, settings)
-            count.rows += frame.rows.height
+                job.count.reject(frame.file, row, settings)
+            job.count.rows += frame.rows.height
             if frame.rows.height:
                 batch = record_batch(frame.rows, frame.columns | export.own_columns, constants)
                 yield _fitted(
@@ -116,7 +114,7 @@ def _rows(chosen: Chosen, export: ExportStream, job: Job, schema: pa.Schema) -> 
                     for row in frame.bad
                 ]
                 yield _fitted(constants | {ROW_NUMBER: numbers, REJECTED: why}, len(numbers), schema)
-    count.check()
+    job.count.check()
 
 
 def _fitted(values: Mapping[str, Any], height: int, schema: pa.Schema) -> pa.RecordBatch:

@@ -65,9 +65,8 @@ class Way(NamedTuple):
         """Give each job a task; those whose download is the job share as many as may run at once."""
         apart = [Jobs([job]) for job in given if job["handle"]]
         together = [job for job in given if not job["handle"]]
-        chosen = choose(self.settings, self.stream)
-        provider = chosen.vendor().provider
-        most = int(min(chosen.block.max_concurrent_exports, provider.most_concurrent_exports, len(together)))
+        provider = choose(self.settings, self.stream).vendor().provider
+        most = min(provider.concurrent_exports, len(together))
         return [*apart, *(Jobs(together[i::most]) for i in range(most))]
 
     def read(

@@ -12,7 +12,7 @@ BIN = Path(__file__).resolve().parents[2] / ".venv/bin"
 @pytest.fixture(scope="session")
 def session_sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     program = [BIN / "tap-analytics-exports-sandbox"]
-    sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"), program=program)
+    sandbox = Sandbox(tmp_path_factory.mktemp("sandbox"), "--rows", "40", program=program)
     yield sandbox
     sandbox.stop()
 
