@@ -361,11 +361,7 @@ class Extraction:
                 del frame  # while the next one is made, it would be one more in memory
         if held:
             yield self._rejected(job, held)
-        if count.rejected and not count.rows:
-            raise ExportFailed(
-                f"none of its {count.rejected} rows fits; the first, {count.first}; see the stream "
-                "rejected_rows, and check the export's columns"
-            )
+        count.check()
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
         return self._records("rejected_rows", REJECTED_ROWS, rejected_records(job, bad))

@@ -34,3 +34,15 @@ class RowCount:
             )
         self.rejected += 1
         self.first = self.first or f"{where}: {row.reason}"
+
+    def check(self) -> None:
+        """See, behind a job's last row, whether any of them was right.
+
+        Raises:
+            ExportFailed: All were rejected.
+        """
+        if self.rejected and not self.rows:
+            raise ExportFailed(
+                f"none of its {self.rejected} rows fits; the first, {self.first}; see the stream "
+                "rejected_rows, and check the export's columns"
+            )

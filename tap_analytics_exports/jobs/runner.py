@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tap_analytics_exports.archive import Archive, Manifest, identity_hash
+from tap_analytics_exports.archive import Archive
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
@@ -26,6 +26,7 @@ from tap_analytics_exports.errors import (
     Unreachable,
 )
 from tap_analytics_exports.jobs.job import ATTEMPTS, Job, Part, Phase, PlannedWindow, now
+from tap_analytics_exports.jobs.keeping import keep
 from tap_analytics_exports.jobs.lanes import Lane
 from tap_analytics_exports.jobs.reconcile import LOST
 from tap_analytics_exports.parse import Dialect, frames
@@ -59,6 +60,7 @@ class Runner:
         settings: For the clocks and the downloads.
         stop: Set when the run is to stop.
         archive: Where files are kept, before anybody reads their rows; None: nowhere.
+        downloads: Whether jobs are brought here; else they end when their vendor has their files.
     """
 
     def __init__(
@@ -69,12 +71,14 @@ class Runner:
         stop: threading.Event,
         *,
         archive: Archive | None = None,
+        downloads: bool = True,
     ) -> None:
-        self._archive = archive
+        self._archive = archive if downloads else None
         self._provider = provider
         self._lane = lane
         self._settings = settings
         self._stop = stop
+        self._done = (Phase.FETCHED,) if downloads else (Phase.READY, Phase.FETCHED)
 
     def run(self, window: PlannedWindow) -> None:
         """Carry out a window's job; how it ended, and why, stands in it afterwards.
@@ -98,7 +102,7 @@ class Runner:
             self._lane.check()
             self._carry_out(job)
             if self._archive is not None:
-                self._keep(self._archive, job)
+                keep(self._archive, self._provider, job)
         except Refused as error:
             self._lane.refusal = error
             self._give_up(job, error, refused=job.sent or not isinstance(error, FilesRefused))
@@ -127,16 +131,14 @@ class Runner:
         end(f"{job.says(error)}; {then}", refused=refused)
 
     def _carry_out(self, job: Job) -> None:
-        """Bring every part of a job here.
+        """Bring every part of a job here, or as far as it is to come.
 
         Raises:
             TapError: The job failed.
         """
-        while (
-            part := next((part for part in job.parts if part.phase is not Phase.FETCHED), None)
-        ) is not None:
+        while (part := next((part for part in job.parts if part.phase not in self._done), None)) is not None:
             try:
-                job.fetch(part, self._fetch(job, part))
+                self._carry_out_part(job, part)
             except NoData:
                 job.fetch(part, [])
             except JobGone as error:
@@ -151,32 +153,18 @@ class Runner:
                 else:
                     raise
 
-    def _keep(self, archive: Archive, job: Job) -> None:
-        """Keep a job's files; where that fails, the next run goes on from here."""
-        request, window = job.request, job.window
-        manifest = Manifest(
-            provider=job.planned.provider,
-            stream=job.planned.stream,
-            window=None if window is None else (window.start, window.end),
-            export_id=job.export_id,
-            request=request.fingerprint,
-            identity=identity_hash(self._provider, request.export),
-            columns=request.columns,
-            format=self._provider.dialect(request.export).format,
-            submitted_at=job.submitted_at,
-            ready_at=job.ready_at,
-            downloaded_at=job.downloaded_at,
-            archived_at=now(),
-        )
-        archive.keep(manifest, job.files)
-
-    def _fetch(self, job: Job, part: Part) -> list[LocalFile]:
-        """Carry out one remote run, from its trigger to its files here."""
+    def _carry_out_part(self, job: Job, part: Part) -> None:
+        """Carry out one remote run, from its trigger to its files here, or until they are to be had."""
         adopted = job.resumed and part.handle is not None
         if part.handle is None:
             self._trigger(job, part)
         if not self._await(job, part):
-            return []
+            job.fetch(part, [])
+        elif part.phase not in self._done:
+            job.fetch(part, self._fetch(job, part, adopted=adopted))
+
+    def _fetch(self, job: Job, part: Part, *, adopted: bool) -> list[LocalFile]:
+        """Bring the files of a remote run here."""
         timeout = part.request.export.export_timeout
         deadline = now() + timeout  # of the transfer, for which the vendor may keep us waiting, too
         folder = job.planned.ledger.files(job.export_id)

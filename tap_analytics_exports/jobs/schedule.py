@@ -75,11 +75,13 @@ class Jobs:
             self._lanes[window.provider].add(window)
             self._notice(window.job)
 
-    def start(self) -> None:
-        """Let the lanes run."""
+    def start(self, *, downloads: bool = True) -> None:
+        """Let the lanes run; without downloads, jobs end when their vendors have their files."""
         for name, lane in self._lanes.items():
             provider = self._providers[name]
-            runner = Runner(provider, lane, self._settings, self._stop, archive=self._archive)
+            runner = Runner(
+                provider, lane, self._settings, self._stop, archive=self._archive, downloads=downloads
+            )
             for i in range(min(provider.concurrent_exports, lane.size())):
                 thread = threading.Thread(
                     target=self._work, args=[lane, runner], name=f"{name}-{i}", daemon=True
@@ -144,14 +146,15 @@ class Jobs:
             lane.close()
         self._news.put(None)
 
-    def close(self, seconds: float) -> None:
-        """Stop, and wait so long for the threads."""
+    def close(self, seconds: float) -> bool:
+        """Stop, wait so long for the threads, and tell whether all have ended."""
         self.stop()
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
         if self._archive is not None:
             self._archive.close()
+        return not any(thread.is_alive() for thread in self._threads)
 
     def drop_written(self, *, forget: bool = False) -> None:
         """Drop the downloads of written jobs, at the end of a run, as their vendors still have them.

@@ -84,6 +84,9 @@ def status_of(job: Job) -> JobStatus:
     with job.planned.lock:
         files, count = job.files, job.count
         stage = _stage(job)
+        arrived = sum(file.size for file in files)
+        if stage == "downloading":
+            arrived = job.planned.ledger.arrived(job.export_id)
         return JobStatus(
             stream=job.planned.stream,
             provider=job.planned.provider,
@@ -101,9 +104,7 @@ def status_of(job: Job) -> JobStatus:
             writing_at=job.writing_at,
             finished_at=job.finished_at,
             files=len(files),
-            bytes=job.planned.ledger.arrived(job.export_id)
-            if stage == "downloading"
-            else sum(file.size for file in files),
+            bytes=arrived,
             rows=count.rows,
             rejected=count.rejected,
             first_rejected=clean(count.first),
