@@ -122,7 +122,8 @@ def committed(_asker: Asker, chosen: Chosen, jobs: Sequence[Given]) -> None:
     provider = chosen.vendor().provider
     places = Places(chosen.settings)
     try:
-        ledger = places.ledger(chosen.stream(provider).key, str(chosen.stream(provider)))
+        export = chosen.stream(provider)
+        ledger = places.ledger(export.key, str(export))
         ids = {job["export_id"] for job in jobs}
         for entry in ledger.entries():
             if entry.export_id not in ids or entry.written_at is not None:
