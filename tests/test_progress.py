@@ -251,7 +251,8 @@ def test_a_run_of_nothing_has_a_page_too():
     assert "There was nothing to export." in report()
 
 
-def test_the_page_fits_into_a_window_of_any_width(tmp_path):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_into_a_window_of_any_width_and_can_be_read(tmp_path, scheme):
     """In a real browser, which may ask for nothing but the page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -264,19 +265,24 @@ def test_the_page_fits_into_a_window_of_any_width(tmp_path):
         f'<iframe src="report.html" style="width:{width}px;height:900px"></iframe>' for width in (1280, 390)
     )
     script = """
-        const widths = (frame) => {
+        const seen = (frame) => {
           const page = frame.contentDocument.documentElement;
-          return `${page.scrollWidth}/${page.clientWidth}`;
+          const style = frame.contentWindow.getComputedStyle(frame.contentDocument.body);
+          return [page.scrollWidth, page.clientWidth, style.color, style.backgroundColor];
         };
         addEventListener("load", () => {
-          document.title = [...document.querySelectorAll("iframe")].map(widths).join(" ");
+          document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(seen));
         });"""
     (tmp_path / "frames.html").write_text(f"<title></title><script>{script}</script>{frames}")
     command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += [f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path}/frames.html"]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
     (title,) = re.findall("<title>(.*)</title>", dom)
-    widths = [tuple(map(int, pair.split("/"))) for pair in title.split()]
-    assert len(widths) == 2
-    assert all(scroll <= client for scroll, client in widths)
-    assert [client for _, client in widths] > [1200, 300]
+    wide, narrow = json.loads(title)
+    for scroll, client, color, background in (wide, narrow):
+        assert scroll <= client
+        text, page = (sum(map(int, re.findall(r"\d+", value)[:3])) for value in (color, background))
+        assert (text > page) is (scheme == "dark")
+        assert abs(text - page) > 400
+    assert (wide[1], narrow[1]) > (1200, 300)
