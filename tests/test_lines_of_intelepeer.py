@@ -229,7 +229,7 @@ REFUSALS: dict[str, tuple[dict[str, Any], str]] = {
         ),
     ),
     "a wrong password": (
-        {"sftp_password": "another"},
+        {"sftp_password": "not-the-right-one"},
         (
             "sftp://127.0.0.1:{port}: acme is not let in (Authentication failed.); check the user in "
             "files_url, and sftp_password or sftp_private_key; nothing was triggered"

@@ -302,7 +302,7 @@ def test_credentials_that_are_refused_fail_each_provider_by_its_name(sandbox):
     assert sandbox.get("jobs") == []
     for name in NAMES:
         for output in (result.stderr, tested.stdout):
-            assert re.search(rf"{name}: .*401.*check .*(credentials|password)", output), (name, output)
+            assert re.search(rf"{name}\b.*401.*check .*(credentials|password)", output), (name, output)
     assert "not-the-right-one" not in result.stderr + tested.stdout + tested.stderr
 
 

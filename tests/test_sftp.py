@@ -83,10 +83,10 @@ class Server:
         self._seen = self.log.stat().st_size
 
     def tried_to_log_in(self) -> bool:
-        return "userauth-request" in self.log.read_text()[self._seen :]
+        return b"userauth-request" in self.log.read_bytes()[self._seen :]
 
     def logins(self) -> int:
-        return self.log.read_text()[self._seen :].count("Accepted publickey")
+        return self.log.read_bytes()[self._seen :].count(b"Accepted publickey")
 
     def pause(self) -> None:
         """Stop the processes behind all open connections."""
