@@ -7,9 +7,10 @@ MELTANO_VERSION := 4.4.1
 
 # The Python at hand is used, never one from elsewhere; and an activated environment is not ours.
 export UV_PYTHON_DOWNLOADS := never
-# Hundreds of short processes are started here, also where Python is told to keep no bytecode.
-export UV_COMPILE_BYTECODE := 1
 unexport VIRTUAL_ENV
+# Hundreds of short processes are started here, which are to find their bytecode.
+export UV_COMPILE_BYTECODE := 1
+unexport PYTHONDONTWRITEBYTECODE
 
 UV := .tools/uv-$(UV_VERSION)
 MELTANO := .tools/meltano-$(MELTANO_VERSION)

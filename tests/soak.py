@@ -2,7 +2,9 @@
 
     python tests/soak.py --kills 1000 --seed 1
 
-SIGINT or SIGTERM ends it after the cases at hand, with the tables of what was done so far.
+SIGINT or SIGTERM ends it after the cases at hand, with the tables of what was done so far. That a job
+survives any death, at each call of a vendor and each write to the ledger, is shown in
+tests/test_extraction.py; here are real processes, pipes, files and connections.
 
 Each case takes one provider of the sandbox, a few streams with some days each, and kills the tap by SIGKILL
 at one of the steps below, or at a random moment. What the target has saved by then is one of three things:
@@ -19,7 +21,6 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
-import re
 import select
 import shutil
 import signal
@@ -128,11 +129,11 @@ class Scene:
     provider: str
     config: Callable[[Sandbox], dict[str, Any]]
     trigger: tuple[str, str]  # method, and a pattern of the path
-    look: str = ""
-    download: tuple[str, str] = ("", "")  # service, and a pattern of the path
+    download: tuple[str, str]  # service, and a pattern of the path
     knobs: dict[str, Any] = field(default_factory=dict)
     findable: bool = False  # a job is found again though nothing is known of it here
     snapshot: bool = False
+    lookback: bool = False  # the run that is killed has one before it, whose windows it reaches again
 
 
 _HELSINKI = ZoneInfo("Europe/Helsinki")
@@ -166,7 +167,6 @@ SCENES = (
         "flex_insights",
         _config("flex_insights", ["flex_conversations", "flex_missed"]),
         ("POST", "/execute/raw$"),
-        "/execute/raw/",
         ("flex_insights", "/execute/raw/"),
     ),
     Scene(
@@ -174,7 +174,6 @@ SCENES = (
         "intelepeer",
         _config("intelepeer", ["calls", "messages", "dtmf"], 2),
         ("POST", "/dwh/Q$"),
-        "/status$",
         ("intelepeer_sftp", ""),
     ),
     Scene(
@@ -182,7 +181,6 @@ SCENES = (
         "intelepeer",
         _config("intelepeer", ["calls", "dtmf"], 2),
         ("POST", "/dwh/Q$"),
-        "/status$",
         ("intelepeer_sftp", ""),
         knobs={"wide_after_seconds": 43200},
     ),
@@ -191,15 +189,21 @@ SCENES = (
         "khoros_care",
         _config("khoros_care", ["khoros_conversations", "khoros_posts", "khoros_campaigns"]),
         ("", r"/report/(marketing/)?\w+\?"),
-        "/status",
         ("khoros_files", ""),
+    ),
+    Scene(
+        "khoros_care, look-back",
+        "khoros_care",
+        _config("khoros_care", ["khoros_conversations", "khoros_posts"]),
+        ("", r"/report/(marketing/)?\w+\?"),
+        ("khoros_files", ""),
+        lookback=True,
     ),
     Scene(
         "gooee",
         "gooee",
         _config("gooee", ["gooee_energy", "gooee_occupancy"]),
         ("POST", "/exports/$"),
-        "/exports/[0-9a-f-]+/$",
         ("gooee_files", ""),
         findable=True,
         snapshot=True,
@@ -209,7 +213,6 @@ SCENES = (
         "giosg",
         _config("giosg", ["giosg_calls", "giosg_popups"]),
         ("POST", "/download/$"),
-        "",
         ("giosg", "/download/$"),
     ),
 )
@@ -220,67 +223,19 @@ SCENES = (
 
 @dataclass(frozen=True)
 class Step:
-    """A moment in the life of a run, as it is seen from outside.
+    """A moment in the life of a run, as it is seen from outside; a random one, if nothing is said of it.
 
     Attributes:
         name: For the table.
-        faults: Rules of the sandbox that hold a run there; "$service" and so on stand for the scene's own.
-        knobs: Of the sandbox.
+        faults: Rules of the sandbox that hold a request, which is the moment.
         line: Whether this message is the moment; it is asked for each one that arrives.
-        seen: Whether the moment has come; it is asked again and again.
+        only: Whether a scene has such a moment.
     """
 
     name: str
-    faults: Callable[[Scene, Random], list[dict[str, Any]]] = lambda scene, rng: []
-    knobs: dict[str, Any] = field(default_factory=dict)
+    faults: Callable[[Scene, Random], list[dict[str, Any]]] | None = None
     line: Callable[[Message], bool] | None = None
-    seen: Callable[[Watch], bool] | None = None
     only: Callable[[Scene], bool] = lambda scene: True
-
-
-@dataclass
-class Watch:
-    """A run, as it is seen from outside."""
-
-    scene: Scene
-    sandbox: Sandbox
-    folder: Path
-    started: float
-    nth: int
-
-    def requests(self) -> list[dict[str, Any]]:
-        """What the vendor has been asked so far."""
-        found: list[dict[str, Any]] = self.sandbox.get("requests")
-        return found
-
-    def held(self) -> bool:
-        """Whether a fault holds a request."""
-        return any(request.get("fault") and request["status"] is not None for request in self.requests())
-
-    def asked(self, pattern: str, method: str = "") -> bool:
-        """Whether the n-th request of a kind has been answered."""
-        found = [
-            request
-            for request in self.requests()
-            if request["status"] is not None
-            and method in ("", request["method"])
-            and re.search(pattern, request["path"])
-        ]
-        return len(found) >= self.nth
-
-    def entries(self) -> list[dict[str, Any]]:
-        """The entries of the ledger."""
-        found = []
-        for path in (self.folder / "ledger").glob("*/*.json"):
-            try:
-                found.append(msgspec.json.decode(path.read_bytes()))
-            except FileNotFoundError:  # gone since
-                continue
-        return found
-
-    def entry(self, fits: Callable[[dict[str, Any]], bool]) -> bool:
-        """Whether n entries of the ledger are so."""
-        return sum(map(fits, self.entries())) >= self.nth
 
 
 def _hold_trigger(*, run: bool) -> Callable[[Scene, Random], list[dict[str, Any]]]:
@@ -293,12 +248,11 @@ def _hold_trigger(*, run: bool) -> Callable[[Scene, Random], list[dict[str, Any]
     return faults
 
 
-def _hold_download(action: dict[str, Any], after: range) -> Callable[[Scene, Random], list[dict[str, Any]]]:
-    def faults(scene: Scene, rng: Random) -> list[dict[str, Any]]:
-        service, path = scene.download
-        return [{"service": service, "path": path, "after": rng.choice(after), "action": action}]
-
-    return faults
+def _hold_download(scene: Scene, rng: Random) -> list[dict[str, Any]]:
+    service, path = scene.download
+    by_http = scene.provider != "intelepeer"
+    action = {"hang": "body" if by_http else "before_headers"}
+    return [{"service": service, "path": path, "after": rng.randrange(3 if by_http else 6), "action": action}]
 
 
 def _is_row(message: Message) -> bool:
@@ -320,61 +274,16 @@ def _has_job(message: Message) -> bool:
 
 def _waits(scene: Scene) -> bool:
     """Whether the vendor lets one wait for a job."""
-    return bool(scene.look)
-
-
-def _by_http(scene: Scene) -> bool:
-    return scene.provider != "intelepeer"
+    return scene.provider != "giosg"
 
 
 STEPS = (
-    Step("a trigger that has not arrived", _hold_trigger(run=False), seen=Watch.held),
-    Step("a trigger without its answer", _hold_trigger(run=True), seen=Watch.held, only=_waits),
-    Step(
-        "a trigger answered", seen=lambda watch: watch.asked(watch.scene.trigger[1], watch.scene.trigger[0])
-    ),
-    Step("the ledger has an intent", seen=lambda watch: watch.entry(lambda entry: True)),
-    Step(
-        "the ledger has a handle",
-        seen=lambda watch: watch.entry(lambda entry: entry["parts"][0]["handle"] is not None),
-    ),
+    Step("a trigger that has not arrived", _hold_trigger(run=False)),
+    Step("a trigger without its answer", _hold_trigger(run=True), only=_waits),
     Step("a STATE with a job", line=_has_job),
-    Step("a look", seen=lambda watch: watch.asked(watch.scene.look), only=_waits),
-    Step(
-        "a download begun",
-        _hold_download({"hang": "before_headers"}, range(2)),
-        {"job_seconds": 0},
-        seen=Watch.held,
-    ),
-    Step(
-        "the middle of a download",
-        _hold_download({"hang": "body"}, range(3)),
-        {"job_seconds": 0},
-        seen=Watch.held,
-        only=_by_http,
-    ),
-    Step(
-        "a later file of a download",
-        _hold_download({"hang": "before_headers"}, range(1, 6)),
-        {"job_seconds": 0},
-        seen=Watch.held,
-        only=lambda scene: scene.provider == "intelepeer",
-    ),
-    Step(
-        "a download done",
-        seen=lambda watch: watch.entry(lambda entry: any(part["files"] for part in entry["parts"])),
-    ),
-    Step("a SCHEMA", line=lambda message: message["type"] == "SCHEMA"),
-    Step("the first RECORD", line=_is_row),
+    Step("the middle of a download", _hold_download),
     Step("the middle of RECORDs", line=_is_row),
-    Step(
-        "a record of export_runs", line=lambda message: message.get("record", {}).get("export_id") is not None
-    ),
     Step("a window's STATE", line=_moves),
-    Step(
-        "rows written, says the ledger",
-        seen=lambda watch: watch.entry(lambda entry: bool(entry["written_at"])),
-    ),
     Step(
         "an ACTIVATE_VERSION",
         line=lambda message: message["type"] == "ACTIVATE_VERSION",
@@ -382,14 +291,6 @@ STEPS = (
     ),
     Step("a random moment"),
 )
-
-_MANY = {"the middle of RECORDs": 6 * ROWS_A_DAY}
-"""Up to which one a step is looked for; of others, one of the first four."""
-
-
-def nth(step: Step, rng: Random) -> int:
-    """The how-manieth of its kind is the moment of a step."""
-    return 1 if step.name.startswith("the first") else rng.randint(1, _MANY.get(step.name, 4))
 
 
 # Runs
@@ -510,10 +411,10 @@ class Lab:
     sandbox: Sandbox
     references: dict[tuple[str, int], Reference] = field(default_factory=dict)
 
-    def prepare(self, scene: Scene, **knobs: Any) -> None:
+    def prepare(self, scene: Scene) -> None:
         """The vendor, as if nothing had been."""
         self.sandbox.post("reset")
-        self.sandbox.post("settings", {"job_seconds": 0.3, **scene.knobs, **knobs})
+        self.sandbox.post("settings", {"job_seconds": 0.3, **scene.knobs})
 
     def reference(self, scene: Scene) -> Reference:
         """The scene, undisturbed; snapshots are the same for an hour."""
@@ -521,14 +422,26 @@ class Lab:
         if key not in self.references:
             self.prepare(scene)
             with tempfile.TemporaryDirectory() as folder:
-                run = run_tap(Path(folder), scene.config(self.sandbox), None)
+                target, _ = self._before(Path(folder), scene)
+                run = run_tap(Path(folder), self._config(scene), target.state)
             if run.exit_code != 0 or run.killed:
                 raise RuntimeError(f"{scene.name} fails undisturbed: {run.stderr}")
-            target = Target()
             target.read(run.messages)
             jobs = len(self.sandbox.get("jobs"))
             self.references[key] = Reference(target.exported(), jobs, run.seconds)
         return self.references[key]
+
+    def _config(self, scene: Scene) -> dict[str, Any]:
+        return {**scene.config(self.sandbox), **({"lookback": "P2D"} if scene.lookback else {})}
+
+    def _before(self, folder: Path, scene: Scene) -> tuple[Target, list[Message]]:
+        """What a target has before the run that is to be killed, and the messages that it is of."""
+        target, messages = Target(), list[Message]()
+        if scene.lookback:
+            end = (_TODAY - timedelta(days=1)).isoformat()
+            messages = run_tap(folder, {**scene.config(self.sandbox), "end_date": end}, None).messages
+            target.read(messages)
+        return target, messages
 
     def try_out(self, scene: Scene, step: Step, kind: str, rng: Random, *, twice: bool = False) -> Outcome:
         """Kill, once or twice, then run to the end, and compare."""
@@ -554,18 +467,18 @@ class Lab:
         twice: bool,
     ) -> Outcome:
         outcome = Outcome(scene.name, step.name, kind)
-        config = scene.config(self.sandbox)
-        self.prepare(scene, **step.knobs)
-        self.sandbox.post("faults", step.faults(scene, rng))
-        target, told, unknown = Target(), 0, 0
-        gone = 0
+        config = self._config(scene)
+        self.prepare(scene)
+        target, before = self._before(folder, scene)
+        if step.faults:
+            self.sandbox.post("faults", step.faults(scene, rng))
+        told = unknown = gone = 0
         snapshots: set[str] = set()  # that were safe when a run began, which so had to take another
         random_step = STEPS[-1]
         for each in (step, random_step) if twice else (step,):
             snapshots |= target.snapshots()
             run = self._kill(folder, target, scene, each, reference=reference, rng=rng)
             self.sandbox.post("faults", [])
-            self.sandbox.post("settings", {"job_seconds": 0.3})
             outcome.kills += run.killed
             outcome.allowed += run.killed
             told += _told(run)
@@ -573,11 +486,11 @@ class Lab:
                 outcome.failed += 1
                 outcome.notes.append(run.stderr)
             unknown += _unknown(folder)
-            if run.killed and (kind == NOTHING_AT_ALL or _is_over(folder)):
-                gone = self._gone(scene)
+            gone = self._gone(folder, scene, run, kind=kind, before=gone)
             target.read(saved(kind if run.killed else EVERYTHING, run.messages, rng))
             if kind in (NOTHING, NOTHING_AT_ALL) and run.killed:
                 target = Target()
+                target.read(before)
             if kind == NOTHING_AT_ALL:
                 shutil.rmtree(folder / "ledger", ignore_errors=True)
         snapshots |= target.snapshots()
@@ -609,26 +522,30 @@ class Lab:
         reference: Reference,
         rng: Random,
     ) -> Run:
-        number = nth(step, rng)
-        watch = Watch(scene, self.sandbox, folder, time.monotonic(), number)
-        left = count(number, -1)
-        moment = rng.uniform(0.2, 1.0) * reference.seconds
+        left = count(rng.randint(1, 6 * ROWS_A_DAY if step.line is _is_row else 4), -1)
+        started, moment = time.monotonic(), rng.uniform(0.2, 1.0) * reference.seconds
 
         def line(message: Message) -> bool:
             return step.line is not None and step.line(message) and next(left) == 1
 
         def seen() -> bool:
-            if step.line is None and step.seen is None:
-                return time.monotonic() - watch.started > moment
-            return step.seen is not None and step.seen(watch)
+            if step.faults:
+                requests = self.sandbox.get("requests")
+                return any(request.get("fault") and request["status"] is not None for request in requests)
+            return step.line is None and time.monotonic() - started > moment
 
-        return run_tap(folder, scene.config(self.sandbox), target.state, line=line, seen=seen)
+        return run_tap(folder, self._config(scene), target.state, line=line, seen=seen)
 
-    def _gone(self, scene: Scene) -> int:
-        """Jobs that have to be done again where a target lost what a run that had come to its end wrote.
+    def _gone(self, folder: Path, scene: Scene, run: Run, *, kind: str, before: int) -> int:
+        """Jobs that have to be done again, and how many there were before a run.
 
-        giosg has no jobs but its answers, and `delete_after` takes Gooee's away once their rows are out.
+        Look-back reaches again what was written. Where a target lost what a run that had come to its end
+        wrote, giosg has no jobs but its answers, and `delete_after` takes Gooee's away once rows are out.
         """
+        if scene.lookback:
+            return before + _ended(run)
+        if not run.killed or not (kind == NOTHING_AT_ALL or _is_over(folder)):
+            return before
         jobs = self.sandbox.get("jobs")
         return sum(scene.name == "giosg" or job["state"] == "deleted" for job in jobs)
 
@@ -652,6 +569,11 @@ def _told(run: Run) -> int:
         and "exported anew" in (message["record"]["error"] or "")
         for message in run.messages
     )
+
+
+def _ended(run: Run) -> int:
+    """How many jobs a run says to be over."""
+    return sum(message["type"] == "RECORD" and message["stream"] == "export_runs" for message in run.messages)
 
 
 def _is_over(folder: Path) -> bool:

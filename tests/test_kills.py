@@ -17,10 +17,11 @@ def vendors(tmp_path_factory):
     ("scene", "step", "kind"),
     [
         ("flex_insights", "a trigger without its answer", NOTHING),
-        ("intelepeer", "a later file of a download", BEFORE),
-        ("intelepeer, split", "the ledger has a handle", NOTHING),
+        ("intelepeer", "the middle of a download", BEFORE),
+        ("intelepeer, split", "a STATE with a job", NOTHING),
         ("khoros_care", "a STATE with a job", EVERYTHING),
         ("khoros_care", "the middle of RECORDs", BEFORE),
+        ("khoros_care, look-back", "a window's STATE", BEFORE),
         ("gooee", "a trigger without its answer", NOTHING_AT_ALL),
         ("gooee", "the middle of RECORDs", EVERYTHING),
         ("giosg", "a window's STATE", NOTHING),
@@ -34,6 +35,7 @@ def test_a_killed_run_loses_nothing_and_triggers_nothing_twice(vendors, scene, s
 
 
 def test_a_second_kill_changes_nothing(vendors):
-    outcome = vendors.try_out(SCENE["khoros_care"], STEP["a look"], NOTHING, Random(2), twice=True)
+    step = STEP["the middle of a download"]
+    outcome = vendors.try_out(SCENE["khoros_care"], step, NOTHING, Random(2), twice=True)
     assert outcome.kills >= 1
     assert not outcome.bad, (outcome.numbers(), outcome.notes)

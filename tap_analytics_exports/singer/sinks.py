@@ -18,7 +18,6 @@ from tap_analytics_exports.singer.mapped import mapped
 from tap_analytics_exports.singer.output import Output
 from tap_analytics_exports.singer.streams import TABLE_VERSION, TapStream
 from tap_analytics_exports.writers import records
-from tap_analytics_exports.writers.batches import BatchFiles
 
 Body = Any
 """What a sink makes of rows; nobody else reads it."""
@@ -96,6 +95,9 @@ class Batches(Sink):
     """Files of so many rows, each with its BATCH message; the last one of a window may have fewer."""
 
     def __init__(self, stream: TapStream, output: Output, settings: Batch) -> None:
+        # Parquet brings all of Arrow's file systems along: 20 MiB that records have no use for.
+        from tap_analytics_exports.writers.batches import BatchFiles
+
         super().__init__(output)
         self._alias = stream.stream_maps[0].stream_alias
         self._version = stream.version
