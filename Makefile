@@ -15,9 +15,10 @@ unexport PYTHONDONTWRITEBYTECODE
 UV := .tools/uv-$(UV_VERSION)
 MELTANO := .tools/meltano-$(MELTANO_VERSION)
 VENV := .venv/.synced
+ENGINES := $(patsubst tests/engines/%/pyproject.toml,%,$(wildcard tests/engines/*/pyproject.toml))
 LOWEST := $(addprefix tests/test_,settings.py columns.py parse.py windows.py messages.py gooee.py s3.py)
 
-.PHONY: help demo test test-lowest bench soak lint clean
+.PHONY: help demo test test-engines test-lowest bench soak lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -27,6 +28,12 @@ demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five 
 
 test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postgres ## All tests; ARGS="-k windows" for some
 	.venv/bin/pytest --numprocesses=auto $(ARGS)
+
+# Each in an environment of its own, as what they need would not go together.
+test-engines: $(VENV) $(ENGINES:%=.engines/%/.synced) ## The same exports in other engines, by the engines themselves; ENGINES=airbyte for one
+	@for engine in $(ENGINES); do \
+		.engines/$$engine/bin/python -m pytest tests/engines/$$engine $(ARGS) || exit; \
+	done
 
 # The exact versions that pyproject.toml begins with, in an environment of their own; uv.lock stays as it is.
 test-lowest: $(UV) ## The quick tests with the oldest versions of the dependencies that are allowed
@@ -51,7 +58,7 @@ lint: $(VENV) ## Style, types, imports, and what is generated
 	.venv/bin/python scripts/generate.py --check
 
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .lowest .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):
@@ -68,6 +75,10 @@ $(MELTANO): $(UV)
 $(VENV): $(UV) pyproject.toml uv.lock
 	@test -x .venv/bin/python || $(PYTHON) -m venv --without-pip .venv
 	.tools/bin/uv sync --quiet --locked --all-extras
+	@touch $@
+
+.engines/%/.synced: $(UV) pyproject.toml tests/engines/%/pyproject.toml tests/engines/%/uv.lock
+	UV_PROJECT_ENVIRONMENT=$(CURDIR)/.engines/$* .tools/bin/uv sync --quiet --locked --python "$(PYTHON)" --project tests/engines/$*
 	@touch $@
 
 # Each of Meltano's plugins has an environment of its own.

@@ -14,6 +14,7 @@ a profiler to say: `py-spy record --threads --output profile.svg -- tap-analytic
 """
 
 import argparse
+import json
 import os
 import pwd
 import shutil
@@ -41,6 +42,8 @@ UV = (shutil.which("uv", path=f"{HERE.parent / '.tools/bin'}{os.pathsep}{os.envi
 TARGET_POSTGRES = (str(HERE.parent / ".meltano/loaders/target-postgres/venv/bin/target-postgres"),)
 SPREADSHEETS = "https://github.com/ets/tap-spreadsheets-anywhere"
 REVISION = "e3b0ccd9d7576cba6613829ae37016bb287f51c1"
+SOURCE = str(Path(sys.executable).with_name("source-analytics-exports"))
+AIRBYTE_RECORD = b'"type":"RECORD","record":{"stream":"rows"'
 ROWS, REPEAT = 2_000_000, 5
 
 FEWER = """Those that would take an hour read a file of the same kind with fewer rows, and are compared by
@@ -84,6 +87,14 @@ class Bench:
         """The tap, which downloads a file."""
         return Side(name, rows, **{"config": self.config(file), **how})
 
+    def airbyte(self, file: str, rows: int) -> Side:
+        """The tap's core as a source of Airbyte's."""
+        stream = {"name": "rows", "json_schema": {}, "supported_sync_modes": ["full_refresh"]}
+        catalog = self.folder / "catalog.json"
+        catalog.write_text(json.dumps({"streams": [{"stream": stream, "sync_mode": "full_refresh"}]}))
+        program = [SOURCE, "read", "--catalog", str(catalog)]
+        return Side("the Airbyte source", rows, program, self.config(file), AIRBYTE_RECORD)
+
     def plain(self, name: str, path: Path, rows: int, *, batches: bool = False, **more: Any) -> Side:
         """A plain tap of the SDK's, with more of its configuration."""
         config = {"path": str(path), "types": TYPES, "schema": schema(), **more}
@@ -119,13 +130,13 @@ def csv(bench: Bench, kind: str = "csv", name: str = "CSV") -> Section:
 
     def airbyte(path: Path, count: int) -> Side:
         config = {"base_url": bench.url, "file": path.name, "schema": schema()}
-        marker = b'"type":"RECORD","record":{"stream":"rows"'
-        return Side("Airbyte CDK, typed, asynchronous", count, peer("airbyte_cdk_async"), config, marker)
+        program = peer("airbyte_cdk_async")
+        return Side("Airbyte CDK, typed, asynchronous", count, program, config, AIRBYTE_RECORD)
 
-    tap, slow = bench.tap(whole.name, rows), airbyte(part, few)
+    tap, source, slow = bench.tap(whole.name, rows), bench.airbyte(whole.name, rows), airbyte(part, few)
     plain = bench.plain("plain SDK tap", part, few)
     polars = Side("polars alone", rows, peer("alone"), {"path": str(whole), "types": TYPES}, b"\n")
-    sides = [tap, polars, plain, *(_faster(bench, part) if kind == "csv" else []), slow]
+    sides = [tap, source, polars, plain, *(_faster(bench, part) if kind == "csv" else []), slow]
     section = Section(f"{name}, RECORD messages", FEWER + START, sides)
     rounds(sides, bench.repeat)
     starts = [bench.plain("plain SDK tap, 1 row", single, 1), airbyte(single, 1)]
@@ -136,6 +147,7 @@ def csv(bench: Bench, kind: str = "csv", name: str = "CSV") -> Section:
             without = statistics.median(per_row(tap, side, start.seconds))
             more = f" ({without:.1f}x without its start-up)"
         section.goal(f"{name}: rows/s of {side.name}", ratios, more=more, least=wanted)
+    section.goal(f"{name}: rows/s of {slow.name}, by {source.name}", per_row(source, slow), least=30)
     section.goal(f"{name}: time of polars alone", [1 / ratio for ratio in per_row(tap, polars)], most=1.8)
     return section
 

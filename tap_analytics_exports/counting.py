@@ -13,7 +13,7 @@ from tap_analytics_exports.settings import Settings
 
 
 @dataclass(slots=True)
-class Count:
+class RowCount:
     """Rows of a job: how many were written, how many rejected, and why the first of these was."""
 
     rows: int = 0
@@ -21,7 +21,7 @@ class Count:
     first: str = ""
 
     def reject(self, file: str, row: BadRow, settings: Settings) -> None:
-        """Count a bad row.
+        """RowCount a bad row.
 
         Raises:
             ExportFailed: There may be none, or none more.

@@ -5,6 +5,9 @@ No message here or anywhere else holds a secret or a signed URL.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 
 class TapError(Exception):
     """Anything that the tap can explain; its text is shown to the user as it is."""
@@ -18,12 +21,28 @@ class SettingsError(TapError):
         self.problems = problems
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job failed.
+
+    Attributes:
+        stream: Whose job it was.
+        reason: What happened, in a line.
+        refused: Whether a provider did not accept what the settings give it.
+    """
+
+    stream: str
+    reason: str
+    refused: bool = False
+
+
 class ExportsFailed(TapError):
     """Some exports failed, the others were written in full; `reasons` has a line for each."""
 
-    def __init__(self, reasons: list[str]) -> None:
-        super().__init__("\n".join(reasons))
-        self.reasons = reasons
+    def __init__(self, failures: Sequence[Failure]) -> None:
+        self.failures = tuple(failures)
+        self.reasons = [failure.reason for failure in failures]
+        super().__init__("\n".join(self.reasons))
 
 
 class CredentialsRefused(ExportsFailed):

@@ -47,6 +47,9 @@ REJECTED_ROWS: Mapping[str, Column] = {
     "rejected_at": TIMESTAMP,
 }
 
+GROWS_BY = {"export_runs": "finished_at", "rejected_rows": "rejected_at"}
+"""The column by which each of the two only ever grows."""
+
 
 @dataclass(frozen=True, slots=True)
 class Stream:

@@ -13,11 +13,12 @@ from typing import Any, Self
 
 from tap_analytics_exports import redaction
 from tap_analytics_exports.checking import Checked, check
-from tap_analytics_exports.counting import Count, cleaned
+from tap_analytics_exports.counting import cleaned
 from tap_analytics_exports.errors import (
     CredentialsRefused,
     ExportFailed,
     ExportsFailed,
+    Failure,
     Interrupted,
     SettingsError,
     TapError,
@@ -37,6 +38,7 @@ from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run
 from tap_analytics_exports.jobs.ledger import headers_in
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
+from tap_analytics_exports.jobs.status import JobStatus, status_of
 from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.planning import PlannedJob, planned
 from tap_analytics_exports.providers import installed
@@ -168,6 +170,16 @@ class Extraction:
         thread.start()
         thread.join(seconds)
 
+    @property
+    def jobs(self) -> list[JobStatus]:
+        """Each job of this run as it is now, in the order of their rows; may be asked from any thread."""
+        return [status_of(job) for job in self._jobs.all()]
+
+    @property
+    def bookmarks(self) -> dict[str, datetime | None]:
+        """The end of each incremental export's unbroken row of windows, in UTC; None: there is none yet."""
+        return {each.name: each.state.bookmark for each in self._exports if each.export.incremental}
+
     def check(self) -> Iterator[Checked]:
         """Try the credentials of each provider, and look for what its exports name; triggers nothing."""
         return check(list(self.providers.values()), self._wanted)
@@ -197,13 +209,13 @@ class Extraction:
             threading.Thread(target=self._import_what_rows_need, daemon=True).start()
         for export in self._exports:
             for job in told[export.name]:
-                yield from self._tell(export, job, Count())
+                yield from self._tell(export, job)
                 self._jobs.told(job)
             yield from self._windows(export, windows[export.name])
             yield self._checkpoint(export)  # also where there was nothing to do
         exports = {export.name: export for export in self._exports}
         for job in self._jobs.untold():
-            yield from self._tell(exports[job.planned.stream], job, Count())
+            yield from self._tell(exports[job.planned.stream], job)
             self._jobs.told(job)
         for export in self._exports:
             unmatched = export.columns.unmatched() if export.name in self._read else []
@@ -222,8 +234,8 @@ class Extraction:
         for export in self._exports:
             ledger = self._places.ledger(export.key)
             windows[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
-        for each in windows.values():
-            self._jobs.plan(each)
+        for name, each in windows.items():
+            self._jobs.plan(each, told[name])
         return windows, told
 
     def _end(self) -> datetime:
@@ -249,10 +261,10 @@ class Extraction:
 
     def _job(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of a job that has ended, and what is to be told of it."""
-        count = Count()
         if job.outcome is None:
+            job.writing_at = now()
             try:
-                yield from self._rows(export, job, count)
+                yield from self._rows(export, job)
             except ExportFailed as error:
                 job.fail(f"{job}: {error}")
             except OSError:  # nobody takes the rows, or the disk is full: no stream fares better
@@ -260,7 +272,7 @@ class Extraction:
             except Exception as error:  # one stream's mishap is not to be the others'
                 logger.exception("%s: unexpected", job)
                 job.fail(f"{job}: {type(error).__name__}: {error}")
-        yield from self._tell(export, job, count)
+        yield from self._tell(export, job)
         if job.outcome is None:
             job.write()
             if job.window is None:
@@ -274,15 +286,12 @@ class Extraction:
         if job.outcome is Outcome.WRITTEN:
             self._done(export, job)
 
-    def _tell(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
+    def _tell(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Tell `export_runs` of a job, and the log."""
-        record = cleaned(run_record(job, rows=count.rows, rejected=count.rejected))
+        job.finished_at = now()
+        record = cleaned(run_record(job))
         if job.error is None:
-            logger.info(
-                "%s: %s, %d rows read, %d written, %d rejected%s",
-                job, record["status"], count.rows + count.rejected, count.rows, count.rejected,
-                f", the first because: {count.first}" if count.first else "",
-            )  # fmt: skip
+            logger.info("%s: %s", job, status_of(job))
         elif job is job.planned.job and not job.planned.over:
             logger.error("%s", job.error)
             self._failed.append(job)
@@ -290,17 +299,17 @@ class Extraction:
             logger.warning("%s; it is exported anew", job.error)
         if not job.refused and (job.submitted_at or job.sent or job.error is None):
             yield self._records("export_runs", EXPORT_RUNS, [record])
-            told = {
+            plain = {
                 key: value.isoformat() if isinstance(value, datetime) else value
                 for key, value in record.items()
             }
-            yield Ended(export.name, told, None if export.export.incremental else export.version)
+            yield Ended(export.name, plain, None if export.export.incremental else export.version)
 
-    def _rows(self, export: ExportStream, job: Job, count: Count) -> Generator[Event]:
+    def _rows(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of all files of a job, in their order, and then its bad ones."""
         from tap_analytics_exports.reading import WindowReader
 
-        window = job.window
+        window, count = job.window, job.count
         constants: Constants = {
             **export.constants,
             EXPORT_ID: job.export_id,
@@ -392,7 +401,7 @@ class Extraction:
         untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
         refused = {job.planned.provider for job in untouched if job.refused}
         kind = CredentialsRefused if refused == used else ExportsFailed
-        raise kind([job.error or "" for job in self._failed])
+        raise kind([Failure(job.planned.stream, job.error or "", job.refused) for job in self._failed])
 
     # What it is made of
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
-from conftest import run_tap
+from conftest import run_tap, start_tap
 
 from tap_analytics_exports import Checked, Extraction
 from tap_analytics_exports.sandbox.data import GIOSG_CALLS
@@ -229,3 +229,33 @@ def test_a_sample_says_what_went_wrong_and_shows_the_rest(sandbox):
     assert re.search(r"# gooee_energy \(gooee\): .*401", result.stdout)
     assert "the ledger is turned off" in result.stderr
     assert "not-this-one" not in result.stdout + result.stderr
+
+
+# What `meltano config … test` does: it reads until the first record, and then leaves
+
+
+@pytest.mark.parametrize(
+    ("until", "leave", "exit_code"),
+    [
+        ("RECORD", lambda tap: tap.terminate(), 143),
+        ("replication_key_value", lambda tap: tap.stdout.close(), 141),
+    ],
+    ids=["terminates at the first record", "goes away while nothing is written"],
+)
+def test_a_reader_that_leaves_ends_the_run_and_costs_no_job(sandbox, tmp_path, until, leave, exit_code):
+    start = (datetime.now(UTC) - timedelta(days=4)).date()
+    span = {"start_date": start.isoformat(), "end_date": (start + timedelta(days=3)).isoformat()}
+    config = sandbox.config("flex_insights", ledger=str(tmp_path), **span)
+    config["flex_insights"]["exports"] = [{**config["flex_insights"]["exports"][0], "timezone": "UTC"}]
+    others = "|".join(str(start + timedelta(days=n)) for n in (1, 2))
+    stuck = {"service": "flex_insights", "match": f'"from": "({others})', "times": None, "outcome": "stuck"}
+    sandbox.post("settings", {"fail_jobs": [stuck]})
+    with start_tap(config) as tap:
+        assert tap.stdout is not None
+        assert any(until in line for line in tap.stdout)
+        leave(tap)
+        assert tap.wait(20) == exit_code
+    begun = {job["id"] for job in sandbox.get("jobs")}
+    result = run_tap(config, "--plan", "--format", "json")
+    resumed = [job for job in json.loads(result.stdout)["jobs"] if job["action"] == "resume"]
+    assert len(resumed) == len(begun)

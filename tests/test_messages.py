@@ -16,7 +16,7 @@ from singer_sdk.singerlib.encoding.simple import SimpleSingerWriter
 
 from tap_analytics_exports.columns.schema import property_schema
 from tap_analytics_exports.settings import Column
-from tap_analytics_exports.singer.mapped import mapped
+from tap_analytics_exports.singer.mapped import envelope, mapped
 from tap_analytics_exports.writers import records as messages
 
 UTC = dt.UTC
@@ -103,7 +103,7 @@ CONSTANTS = st.dictionaries(
 )
 def test_a_line_is_the_message_that_the_sdk_writes_of_the_record(table, constants, stream, version, moment):
     frame, columns = table
-    written = messages.lines(frame, columns, constants, stream=stream, time_extracted=moment, version=version)
+    written = messages.lines(frame, columns, constants, envelope=envelope(stream, moment, version))
     lines = bytes(written).decode().split("\n")
     assert lines.pop() == ""
     writer = SimpleSingerWriter()
@@ -216,7 +216,7 @@ def test_records_hold_the_values_of_the_frame(table):
 def test_how_a_timestamp_is_written(moment, text):
     frame = pl.DataFrame({"t": [moment]}, schema={"t": pl.Datetime("us", "UTC")})
     columns = {"t": Column("timestamp")}
-    (line,) = bytes(messages.lines(frame, columns, stream="s", time_extracted=NOW)).splitlines()
+    (line,) = bytes(messages.lines(frame, columns, envelope=envelope("s", NOW))).splitlines()
     assert json.loads(line) == {
         "type": "RECORD",
         "stream": "s",
@@ -231,7 +231,7 @@ def test_digits_of_documents_are_kept():
         {"j": ['{"a": 0.10000000000000000555, "b": 1e400, "c": [1.10, 12345678901234567890]}']}
     )
     columns = {"j": Column("json")}
-    line = bytes(messages.lines(frame, columns, stream="s", time_extracted=NOW))
+    line = bytes(messages.lines(frame, columns, envelope=envelope("s", NOW)))
     (record,) = messages.records(frame, columns)
     expected = {
         "a": decimal.Decimal("0.10000000000000000555"),
@@ -246,7 +246,7 @@ def test_half_a_surrogate_pair_in_a_document_is_kept():
     frame, columns = pl.DataFrame({"j": ['["\\ud800", 0.10000000000000000555]']}), {"j": Column("json")}
     (record,) = messages.records(frame, columns)
     assert record == {"j": ["\ud800", decimal.Decimal("0.10000000000000000555")]}
-    columnar = messages.lines(frame, columns, stream="s", time_extracted=NOW)
+    columnar = messages.lines(frame, columns, envelope=envelope("s", NOW))
     (line,) = mapped([record], [same()], time_extracted=NOW)
     assert exactly(bytes(columnar)) == exactly(line)
     assert exactly(line)["record"] == record

@@ -22,6 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from tap_analytics_exports.counting import RowCount
 from tap_analytics_exports.jobs.entries import Entry, FileEntry, PartEntry, Span
 from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.providers.base import Handle, Request
@@ -69,6 +70,7 @@ class Part:
         submitted_at: When its trigger was sent, in UTC; None where it never was.
         handle: The vendor's answer to that.
         files: What it made, once that is here; empty when it had no rows.
+        word: What the vendor called its state when it was last polled.
     """
 
     request: Request[Any]
@@ -76,6 +78,7 @@ class Part:
     submitted_at: datetime | None = None
     handle: Handle | None = None
     files: list[LocalFile] | None = None
+    word: str = ""
 
     def entry(self) -> PartEntry:
         """Say of it what the ledger keeps."""
@@ -101,6 +104,8 @@ class Job:
         ended: Whether it is over for its thread: there is something to write, or to tell.
         told: Whether `export_runs` tells of it.
         sha256: Of all its files as they were stored at the vendor, joined.
+        count: Its rows, so far.
+        planned_at: When this run laid it out; the timestamps after it are those of its steps, in UTC.
     """
 
     def __init__(
@@ -111,8 +116,12 @@ class Job:
         self.parts = list(parts)
         self.number = number
         self.resumed = False
+        self.count = RowCount()
+        self.planned_at = now()
         self.ready_at: datetime | None = None
         self.downloaded_at: datetime | None = None
+        self.writing_at: datetime | None = None
+        self.finished_at: datetime | None = None
         self.outcome: Outcome | None = None
         self.error: str | None = None
         self.refused = False
@@ -158,6 +167,13 @@ class Job:
     def open(self) -> bool:
         """Whether it is triggered, and a later run would go on with it."""
         return self.triggered and self.outcome in (None, Outcome.SUSPENDED)
+
+    @property
+    def status(self) -> str:
+        """How it went, as `export_runs` has it."""
+        if self.error is not None:
+            return "failed"
+        return "loaded" if self.count.rows or self.count.rejected else "empty"
 
     def entry(self) -> Entry:
         """Say of it what the ledger keeps."""
@@ -397,9 +413,8 @@ def _span(window: Window | None) -> Span | None:
     return None if window is None else (window.start, window.end)
 
 
-def run_record(job: Job, *, rows: int, rejected: int) -> dict[str, Any]:
+def run_record(job: Job) -> dict[str, Any]:
     """Make the record that `export_runs` has of a job that ended; timestamps are datetimes in UTC."""
-    loaded = "loaded" if rows or rejected else "empty"
     window: Mapping[str, datetime | None] = {"window_start": None, "window_end": None}
     if job.window:
         window = {"window_start": job.window.start, "window_end": job.window.end}
@@ -408,16 +423,16 @@ def run_record(job: Job, *, rows: int, rejected: int) -> dict[str, Any]:
         "stream": job.planned.stream,
         "provider": job.planned.provider,
         **window,
-        "status": "failed" if job.error is not None else loaded,
+        "status": job.status,
         "resumed": job.resumed,
         "submitted_at": job.submitted_at,
         "ready_at": job.ready_at,
         "downloaded_at": job.downloaded_at,
-        "finished_at": now(),
+        "finished_at": job.finished_at,
         "files": len(job.files),
         "bytes": sum(file.size for file in job.files),
-        "rows": rows,
-        "rejected_rows": rejected,
+        "rows": job.count.rows,
+        "rejected_rows": job.count.rejected,
         "sha256": job.sha256,
         "error": job.error,
     }

@@ -251,16 +251,7 @@ class Runner:
         unknown: Counter[str] = Counter()
         deadline = (part.submitted_at or now()) + part.request.export.export_timeout
         while True:
-            handle = dict(part.handle or {})
-            asked, trouble = 0.0, None
-            state: JobState = Running()
-            try:
-                state = self._provider.poll(part.request, handle)
-            except Unreachable as error:
-                logger.warning("%s: it can't be polled now: %s", job, error)
-                asked, trouble = error.after or 0.0, error
-            if handle != part.handle:
-                job.learn(part, handle)
+            state, trouble = self._poll(job, part)
             match state:
                 case Ready():
                     job.ready(part)
@@ -276,10 +267,27 @@ class Runner:
                             f"the vendor calls the job's state {word!r}, a word it does not document"
                         )
             try:
-                self._wait(max(next(waits), asked), deadline, trouble, "not ready")
+                asked = trouble and trouble.after
+                self._wait(max(next(waits), asked or 0.0), deadline, trouble, "not ready")
             except ExportFailed:
                 self._cancel(job, part)
                 raise
+
+    def _poll(self, job: Job, part: Part) -> tuple[JobState, Unreachable | None]:
+        """Poll a job once; a vendor that can't be asked now lets it go on."""
+        handle = dict(part.handle or {})
+        state: JobState = Running(part.word)
+        trouble = None
+        try:
+            state = self._provider.poll(part.request, handle)
+        except Unreachable as error:
+            logger.warning("%s: it can't be polled now: %s", job, error)
+            trouble = error
+        if isinstance(state, Running | Unknown):
+            part.word = state.word
+        if handle != part.handle:
+            job.learn(part, handle)
+        return state, trouble
 
     def _cancel(self, job: Job, part: Part) -> None:
         try:

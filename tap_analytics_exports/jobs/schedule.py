@@ -39,14 +39,21 @@ class Jobs:
         self._stop = stop
         self._news: SimpleQueue[Job | BaseException | None] = SimpleQueue()
         self._windows: list[PlannedWindow] = []
+        self._over: list[Job] = []
         self._open: dict[str, dict[PlannedWindow, dict[str, Any]]] = {}
         self._lanes = {name: Lane(settings.spool_limit) for name in providers}
         self._threads: list[threading.Thread] = []
         self._written: deque[Job] = deque()
         self.tell = self._news.put
 
-    def plan(self, windows: Sequence[PlannedWindow]) -> None:
-        """Add a stream's windows, in their order; streams come in the order of their rows."""
+    def plan(self, windows: Sequence[PlannedWindow], over: Sequence[Job] = ()) -> None:
+        """Add a stream's windows, in their order; streams come in the order of their rows.
+
+        Args:
+            windows: The windows.
+            over: Jobs of earlier runs that are over, of which nobody was told.
+        """
+        self._over += over
         for window in windows:
             self._windows.append(window)
             self._lanes[window.provider].add(window)
@@ -63,6 +70,10 @@ class Jobs:
                 )
                 self._threads.append(thread)
                 thread.start()
+
+    def all(self) -> list[Job]:
+        """List all jobs of the run, in the order of their rows; from any thread."""
+        return [*self._over, *(job for window in list(self._windows) for job in list(window.attempts))]
 
     def open_jobs(self, stream: str) -> list[dict[str, Any]]:
         """List a stream's triggered jobs that are not all written, as a state has them."""

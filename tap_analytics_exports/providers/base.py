@@ -43,7 +43,9 @@ class Request(Generic[E]):
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """The job goes on."""
+    """The job goes on; `word` is what the vendor calls that."""
+
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -274,7 +274,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                     fresh = _fresh_uri(self._http, response)
                     if fresh and answers.is_below(self._http, fresh, _ROOT):
                         handle["uri"] = fresh
-                    return Running()
+                    return Running("202 Accepted")
                 case 204:  # the report has no data (gooddata-java, ExportService)
                     return Empty()
                 case 404 | 410:  # 410 also for a task that failed (keboola/gooddata-php-client)

@@ -47,7 +47,11 @@ NAME = "gooee"
 logger = clean_logger(__name__)
 
 # "Status Workflow" of the Analytics Export page.
-_STATES: Mapping[str, JobState] = {"queued": Running(), "running": Running(), "complete": Ready()}
+_STATES: Mapping[str, JobState] = {
+    "queued": Running("queued"),
+    "running": Running("running"),
+    "complete": Ready(),
+}
 
 # The page prints the first for lists, and for creation the second, which no other path is like.
 _EXPORTS = "analytics/exports/"

@@ -82,8 +82,8 @@ CORE = ("EventName", "TimeStamp", "SessionId", "TransactionId")
 empty fails, with the advice to add core fields (IntelePeer, "No Data Returned")."""
 
 STATES: dict[str, JobState] = {
-    "pending": Running(),
-    "processing": Running(),  # in the text, though not in the list
+    "pending": Running("pending"),
+    "processing": Running("processing"),  # in the text, though not in the list
     "completed": Ready(),
     "canceled": Failed(
         f"{NAME}: the query was canceled, due to a time-out or another error; if that happens again, make "
@@ -268,7 +268,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             return _failure(request, answers.said(body.messages))
         state = STATES.get(word, Unknown(body.status))
         if isinstance(state, Ready) and self._paths(handle) is None:
-            return Running()
+            return Running(word)
         return state
 
     def files(self, request: Request[IntelePeerExport], handle: Handle) -> Sequence[RemoteFile]:

@@ -71,7 +71,7 @@ _FEWER = "set a larger parameters.timeInterval, or a shorter window"
 
 # Details of a closed workflow. The Quick Start has COMPLETED and FAILED; ids are as in Amazon SWF, whose
 # reference has the others (WorkflowExecutionInfo, closeStatus). What timed out may not do so next time.
-_CLOSED: Mapping[str, JobState] = {"COMPLETED": Ready(), "CONTINUED_AS_NEW": Running()}
+_CLOSED: Mapping[str, JobState] = {"COMPLETED": Ready(), "CONTINUED_AS_NEW": Running("CONTINUED_AS_NEW")}
 _PASSING = "TIMED_OUT"
 
 # What to look at for each refusal, whose body is `{}` in the reference.
@@ -407,7 +407,7 @@ def _state(progress: _Progress) -> JobState:
         for word in (progress.runner_state, progress.detail or progress.details)
     )
     if state == "RUNNING":
-        return Running()
+        return Running(state)
     if state != "CLOSED" or not detail:  # the Quick Start has a detail wherever a workflow is closed
         return Unknown(f"{state}/{detail}")
     reason = f": {text}" if (text := answers.said(progress.reason)) else ""

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import signal
 import sys
+from pathlib import Path
 from typing import IO, Any
 
 import click
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.tap_base import CliTestOptionValue
 
+from tap_analytics_exports import process
 from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.process import EXIT_SETTINGS
+from tap_analytics_exports.report import check_writable
 from tap_analytics_exports.singer import given, plans
-from tap_analytics_exports.singer.tap import EXIT_SETTINGS, TapAnalyticsExports
+from tap_analytics_exports.singer.tap import TapAnalyticsExports
 
 
 class CommandLine(TapAnalyticsExports):
@@ -28,6 +29,7 @@ class CommandLine(TapAnalyticsExports):
         about_format: str | None = None,
         plan: bool = False,
         sample: bool = False,
+        report: Path | None = None,
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
@@ -40,6 +42,8 @@ class CommandLine(TapAnalyticsExports):
             return
         cls.print_version(print_fn=cls.logger.info)
         try:
+            if report is not None:
+                check_writable(report)
             tap = cls(
                 config=config.config,
                 parse_env_config=config.parse_env,
@@ -57,12 +61,7 @@ class CommandLine(TapAnalyticsExports):
             return
         if sample:
             sys.exit(tap.sample())
-        code = tap.run()
-        if code in (128 + signal.SIGPIPE, os.EX_IOERR):  # nor shall the interpreter try to write what is left
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.stdout.flush()
-        logging.shutdown()
-        os._exit(code)  # threads that still wait for a vendor do not hold up the end
+        process.end(tap.run(report))
 
     @classmethod
     def get_singer_command(cls) -> click.Command:
@@ -85,6 +84,14 @@ class CommandLine(TapAnalyticsExports):
             "uses these exports.",
         }
         command.params += [click.Option([flag], is_flag=True, help=text) for flag, text in flags.items()]
+        command.params.append(
+            click.Option(
+                ["--report"],
+                type=click.Path(path_type=Path, dir_okay=False),
+                metavar="FILE.html",
+                help="Write a page about the run when it ends, however it ends.",
+            )
+        )
         return command
 
     @classmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import IO, Any
 from singer_sdk.configuration._dict_config import parse_environment_config
 
 from tap_analytics_exports.errors import SettingsError
+from tap_analytics_exports.process import load_json
 
 _TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n", "")
 
@@ -76,15 +76,7 @@ def json_object(file: IO[str], what: str) -> dict[str, Any]:
     Raises:
         SettingsError: It holds none.
     """
-    try:
-        content = json.load(file)
-    except (ValueError, RecursionError) as error:
-        where = (
-            f" at line {error.lineno}, column {error.colno}"
-            if isinstance(error, json.JSONDecodeError)
-            else ""
-        )
-        raise SettingsError([f"{what}: {file.name}: is no JSON{where}"]) from None
+    content = load_json(file, what)
     if not isinstance(content, dict):
         raise SettingsError([f"{what}: {file.name}: holds no JSON object"])
     return content

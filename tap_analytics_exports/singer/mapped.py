@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
@@ -11,11 +12,22 @@ import msgspec
 from singer_sdk.mapper import StreamMap
 from singer_sdk.singerlib.json import serialize_json
 
-from tap_analytics_exports.writers.records import around
-
 _encode = msgspec.json.Encoder(decimal_format="number").encode
 _SCALARS = frozenset({str, int, float, bool, type(None), Decimal})
 _TEXT = frozenset({str})
+
+
+def envelope(stream: str, time_extracted: datetime, version: int | None = None) -> tuple[str, str]:
+    """Make what stands before and after the record in a RECORD message.
+
+    Args:
+        stream: The stream's name.
+        time_extracted: When the records were received, in any zone.
+        version: Of the stream, if it has one.
+    """
+    start = f'{{"type":"RECORD","stream":{json.dumps(stream)},"record":'
+    end = "" if version is None else f',"version":{version}'
+    return start, f'{end},"time_extracted":"{time_extracted.astimezone(UTC).isoformat()}"}}'
 
 
 def mapped(
@@ -36,9 +48,9 @@ def mapped(
         time_extracted: When the records were received, in any zone.
         version: Of the stream, if it has one.
     """
-    frames = [around(each.stream_alias, time_extracted, version) for each in maps]
+    frames = [envelope(each.stream_alias, time_extracted, version) for each in maps]
     ways = [
-        (each.transform, start.encode(), end.encode())
+        (each.transform, start.encode(), f"{end}\n".encode())
         for each, (start, end) in zip(maps, frames, strict=True)
     ]
     for record in records:

@@ -1,71 +1,16 @@
-"""Standard output: whole lines, whatever happens."""
+"""Singer messages on standard output."""
 
 from __future__ import annotations
-
-import sys
-from typing import TYPE_CHECKING
 
 from singer_sdk.io_base import SingerWriter
 from singer_sdk.singerlib import Message
 
-from tap_analytics_exports.errors import Interrupted
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
-
-SLICE = 60 << 10
-"""Bytes between two checks of whether the run is to stop: a slow reader takes minutes for a frame's lines.
-
-With the rest of a line, this still fits into a pipe; what doesn't is written in two goes.
-"""
-
-_LOOK = 1 << 12
+from tap_analytics_exports.writers.output import LineOutput
 
 
-class Output(SingerWriter):
-    """Writes messages and ready-made lines, and stops between two lines when it is asked to.
-
-    Attributes:
-        stopped: Whether it is.
-    """
-
-    stopped = False
-
-    def safe_point(self) -> None:
-        """Stop here if it is asked for.
-
-        Raises:
-            Interrupted: It is.
-        """
-        if self.stopped:
-            raise Interrupted
+class Output(LineOutput, SingerWriter):
+    """Writes messages and ready-made lines, and stops between two lines when it is asked to."""
 
     def write_message(self, message: Message) -> None:
         """Write one message."""
         self.write_lines(f"{self.format_message(message)}\n".encode())
-
-    def write_lines(self, lines: Buffer) -> None:
-        """Write lines, each of which ends in a line break."""
-        binary = getattr(sys.stdout, "buffer", None)
-        with memoryview(lines) as view:
-            start = 0
-            while start < len(view):
-                self.safe_point()
-                end = _end_of_lines(view, start + SLICE)
-                while start < end:
-                    if binary is None:  # somebody has put a text stream in place of standard output
-                        sys.stdout.write(bytes(view[start:end]).decode())
-                        start = end
-                    else:  # which, unbuffered, may take less than it is given
-                        start += binary.write(view[start:end]) or 0
-        sys.stdout.flush()
-
-
-def _end_of_lines(view: memoryview, place: int) -> int:
-    """Find the first end of a line from an index on, behind its line break; hardly anything is copied."""
-    while place < len(view):
-        found = bytes(view[place : place + _LOOK]).find(b"\n")
-        if found >= 0:
-            return place + found + 1
-        place += _LOOK
-    return len(view)

@@ -14,16 +14,13 @@ from tap_analytics_exports.events import Rows
 from tap_analytics_exports.exports import COUNT
 from tap_analytics_exports.jobs.job import now
 from tap_analytics_exports.settings import Batch
-from tap_analytics_exports.singer.mapped import mapped
+from tap_analytics_exports.singer.mapped import envelope, mapped
 from tap_analytics_exports.singer.output import Output
 from tap_analytics_exports.singer.streams import TABLE_VERSION, TapStream
 from tap_analytics_exports.writers import records
 
 Body = Any
 """What a sink makes of rows; nobody else reads it."""
-
-# So many at once become text, which takes several times the memory of a frame.
-_CELLS = 64_000
 
 _TOGETHER = 100
 """Mapped records that are written at once: to write each by itself takes longer than to make it."""
@@ -64,16 +61,9 @@ class Lines(Sink):
 
     def render(self, rows: Rows) -> Iterator[Body]:
         """Make the lines of some cells after the other."""
-        timestamp = now()
-        for some in rows.frame.iter_slices(max(_CELLS // rows.frame.width, 1)):
-            yield records.lines(
-                some,
-                rows.columns,
-                rows.constants,
-                stream=self._alias,
-                time_extracted=timestamp,
-                version=self._version,
-            )
+        around = envelope(self._alias, now(), self._version)
+        for some in records.slices(rows.frame):
+            yield records.lines(some, rows.columns, rows.constants, envelope=around)
 
 
 class Mapped(Sink):

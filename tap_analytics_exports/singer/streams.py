@@ -18,8 +18,6 @@ from tap_analytics_exports.settings import Batch, Column
 TABLE_VERSION = "_sdc_table_version"
 """Where SDK targets keep the version of a record; in a batch, the record itself has to bring it along."""
 
-_GROWS_BY = {"export_runs": "finished_at", "rejected_rows": "rejected_at"}
-
 
 class TapStream(Stream):
     """One stream.
@@ -39,7 +37,7 @@ class TapStream(Stream):
         self._columns = dict(stream.columns)
         super().__init__(tap, {"type": "object", "properties": self._properties()}, stream.name)
         self.primary_keys = list(stream.primary_key)
-        self.replication_key = WINDOW_END if self._incremental else _GROWS_BY.get(stream.name)
+        self.replication_key = WINDOW_END if self._incremental else events.GROWS_BY.get(stream.name)
         self.version = stream.version
         self.announced = False
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import click
@@ -15,24 +15,17 @@ from singer_sdk import Stream, Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import CapabilitiesEnum, PluginCapabilities, TapCapabilities
 
-from tap_analytics_exports import redaction
+from tap_analytics_exports import process, redaction
 from tap_analytics_exports.ahead import ahead
-from tap_analytics_exports.errors import (
-    CredentialsRefused,
-    ExportsFailed,
-    Interrupted,
-    SettingsError,
-    TapError,
-)
+from tap_analytics_exports.errors import SettingsError, TapError
 from tap_analytics_exports.extraction import Extraction, settings_types
+from tap_analytics_exports.process import EXIT_FAILED, EXIT_SETTINGS
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer.messages import Messages
+from tap_analytics_exports.singer.metrics import log_metrics
 from tap_analytics_exports.singer.output import Output
 from tap_analytics_exports.singer.samples import as_yaml
-from tap_analytics_exports.singer.signals import Signals
 from tap_analytics_exports.singer.streams import TapStream
-
-EXIT_SETTINGS, EXIT_FAILED = 1, 3
 
 _BLOCKS = settings_types()
 
@@ -130,36 +123,20 @@ class TapAnalyticsExports(Tap):
         self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
         return chosen
 
-    def run(self) -> int:
+    def run(self, report: Path | None = None) -> int:
         """Sync all streams.
+
+        Args:
+            report: Where the page about the run goes; None: nowhere.
 
         Returns:
             The exit code that tells how it went.
         """
-        signals = self._signals = Signals(self._stop, self._give_up)
-        try:
-            self._check_batches()
-            self.sync_all()
-            code = 0
-        except Interrupted:
-            code = 128 + signal.SIGTERM
-        except CredentialsRefused:
-            code = EXIT_SETTINGS
-        except ExportsFailed:
-            code = EXIT_FAILED
-        except TapError as error:
-            self.logger.error("%s", error)
-            code = EXIT_SETTINGS
-        except BrokenPipeError:
-            self.logger.error("nobody reads the output any more")
-            return 128 + signal.SIGPIPE
-        except OSError as error:
-            where = error.filename or "standard output"
-            self.logger.error("%s: %s", where, error.strerror or error)
-            return os.EX_IOERR
-        finally:
-            self.extraction.close()
-        return signals.exit_code or code
+        return process.exit_code(self._write_all, self.extraction, self.output, report)
+
+    def _write_all(self) -> None:
+        self._check_batches()
+        self.sync_all()
 
     def sample(self) -> int:
         """Print what an export of each selected stream shows of its columns.
@@ -199,8 +176,6 @@ class TapAnalyticsExports(Tap):
             streams[name] = stream
         for name, known in self.extraction.streams.items():
             streams[name].update(known)
-        # Rows have threads of their own, which those of polars would only get in the way of.
-        os.environ.setdefault("POLARS_MAX_THREADS", "1")
         messages = Messages(streams, self.output)
         try:
             with closing(ahead(messages.pieces(iter(self.extraction)), "renders")) as pieces:
@@ -211,6 +186,7 @@ class TapAnalyticsExports(Tap):
         finally:
             messages.abandon()
             self.extraction.log_out()
+            log_metrics(self.extraction.jobs)
 
     def run_sync_dry_run(  # type: ignore[misc] # the SDK's own goes from stream to stream
         self, dry_run_record_limit: int | None = None, streams: Iterable[Stream] | None = None
@@ -218,15 +194,6 @@ class TapAnalyticsExports(Tap):
         """Sync all streams, as the SDK's suite of tests does with it; an export can't be run dry."""
         self.sync_all()
         return True
-
-    def _stop(self) -> None:
-        self.output.stopped = True
-        self.extraction.stop()
-
-    def _give_up(self) -> None:
-        """End where no safe point came, as when nobody reads the output."""
-        self.extraction.close(0)
-        os._exit(self._signals.exit_code or os.EX_SOFTWARE)
 
     def _check_batches(self) -> None:
         """Find what makes batches impossible, before anything is triggered.

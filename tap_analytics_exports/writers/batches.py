@@ -98,7 +98,7 @@ class BatchFiles:
             some, frame = frame.head(self._room), frame.slice(self._room)
             self._room -= some.height
             if self._settings.encoding.format == "jsonl":
-                yield _Part(first, records.documents(some, columns, constants), [])
+                yield _Part(first, records.lines(some, columns, constants), [])
             else:
                 yield _Part(first, self._table(some, columns, constants), list(constants))
 

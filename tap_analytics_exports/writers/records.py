@@ -1,10 +1,10 @@
-"""A typed frame becomes Singer RECORD messages, all at once or record by record through stream maps."""
+"""A typed frame becomes JSON: messages around it, all at once, or Python objects one by one."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -19,17 +19,23 @@ if TYPE_CHECKING:
 Constants = Mapping[str, str | int | datetime | None]
 _NONE: Constants = {}
 
+# So many at once become text, which takes several times the memory of a frame.
+_CELLS = 64_000
+
+
+def slices(frame: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Cut a frame into parts whose text has a size that may be in memory several times."""
+    return frame.iter_slices(max(_CELLS // max(frame.width, 1), 1))
+
 
 def lines(
     frame: pl.DataFrame,
     columns: Mapping[str, Column],
     constants: Constants = _NONE,
     *,
-    stream: str,
-    time_extracted: datetime,
-    version: int | None = None,
+    envelope: tuple[str, str] = ("", ""),
 ) -> memoryview:
-    """RECORD messages, one a line, for all rows of a frame; no Python object is made for a row.
+    """Write all rows of a frame as JSON, one a line; no Python object is made for a row.
 
     As JSON values they equal what the SDK writes of `records`.
 
@@ -37,29 +43,9 @@ def lines(
         frame: Typed rows, as `Columns.cast` gives them; columns by property name.
         columns: The type of each of its columns.
         constants: Further properties, which are the same in all rows.
-        stream: The stream's name.
-        time_extracted: When the rows were received, in any zone.
-        version: Of the stream, if it has one.
+        envelope: What stands before and after each record on its line.
     """
-    return _text(frame, columns, constants, *around(stream, time_extracted, version))
-
-
-def documents(frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants = _NONE) -> memoryview:
-    """The records alone, as JSON, one a line."""
-    return _text(frame, columns, constants, "", "\n")
-
-
-def around(stream: str, time_extracted: datetime, version: int | None) -> tuple[str, str]:
-    """What stands before and after the record in its message."""
-    start = f'{{"type":"RECORD","stream":{json.dumps(stream)},"record":'
-    end = "" if version is None else f',"version":{version}'
-    return start, f'{end},"time_extracted":"{time_extracted.astimezone(UTC).isoformat()}"}}\n'
-
-
-def _text(
-    frame: pl.DataFrame, columns: Mapping[str, Column], constants: Constants, start: str, end: str
-) -> memoryview:
-    """Each row's record as JSON, between `start` and `end`."""
+    start, end = envelope
     documents = [name for name in frame.columns if columns[name].type == "json"]
     # Columns are taken out as they are: for polars, some names would be patterns or mean several columns.
     plain = [_plain(frame[name]) for name in frame.columns if name not in documents]
@@ -76,9 +62,9 @@ def _text(
         comma = ","
     if plain:
         record = pl.lit(pl.DataFrame(plain).to_struct()).struct.json_encode()
-        pieces += [pl.lit(comma), record.str.slice(1), pl.lit(end)]
+        pieces += [pl.lit(comma), record.str.slice(1), pl.lit(f"{end}\n")]
     else:
-        pieces.append(pl.lit(f"}}{end}"))
+        pieces.append(pl.lit(f"}}{end}\n"))
     written = pl.select(pl.concat_str(pieces)).to_series()
     # In Arrow's memory all texts of a column lie side by side.
     _, _, text = written.to_arrow(compat_level=pl.CompatLevel.oldest()).buffers()
