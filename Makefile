@@ -18,7 +18,7 @@ VENV := .venv/.synced
 ENGINES := $(patsubst tests/engines/%/pyproject.toml,%,$(wildcard tests/engines/*/pyproject.toml))
 LOWEST := $(addprefix tests/test_,settings.py columns.py parse.py windows.py messages.py gooee.py s3.py)
 
-.PHONY: help demo test test-engines test-lowest bench soak lint clean
+.PHONY: help demo test test-engines test-lowest bench soak lint docs clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -57,8 +57,11 @@ lint: $(VENV) ## Style, types, imports, and what is generated
 	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/python scripts/generate.py --check
 
+docs: $(UV) ## The pages of docs/ as a site, into site/; a link that leads nowhere is an error
+	.tools/bin/uv run --quiet --locked --only-group docs --isolated zensical build --strict --clean
+
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site .cache
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):
