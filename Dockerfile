@@ -1,19 +1,18 @@
-# The tap as an image, with the extra `s3`:
-#   docker build -t tap-analytics-exports .
-#   docker run --rm -v tap-ledger:/var/lib/tap -v "$PWD/config.json:/config.json:ro" tap-analytics-exports --config /config.json --test
-# docs/containers.md says what has to outlive a container, and how much memory it needs.
-FROM python:3.13-slim AS build
-WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
-COPY tap_analytics_exports tap_analytics_exports
-RUN python -m venv /opt/tap && /opt/tap/bin/pip install --no-cache-dir '.[s3]'
+# The tap alone, for a pipe or an orchestrator; docs/containers.md says how to run it.
+FROM python:3.14-slim
 
-FROM python:3.13-slim
-COPY --from=build /opt/tap /opt/tap
-RUN useradd --create-home --uid 10001 tap && install -d -o tap -g tap -m 0700 /var/lib/tap
+# A user without rights, whose ledger lies on the volume.
+RUN useradd --uid 10001 --create-home tap \
+    && install --directory --owner=tap --group=tap --mode=0700 /var/lib/exports
+
+COPY pyproject.toml README.md LICENSE /src/
+COPY tap_analytics_exports /src/tap_analytics_exports
+RUN pip install --no-cache-dir --disable-pip-version-check "/src[s3]"
+
 USER tap
+# Where platformdirs looks for the user's state folder.
+ENV XDG_STATE_HOME=/var/lib/exports
+VOLUME /var/lib/exports
 WORKDIR /home/tap
-# Where the ledger lies unless the setting `ledger` says otherwise: $XDG_STATE_HOME/tap-analytics-exports.
-ENV XDG_STATE_HOME=/var/lib/tap PATH=/opt/tap/bin:$PATH
-VOLUME /var/lib/tap
+# Python itself gets the signals of `docker stop`.
 ENTRYPOINT ["tap-analytics-exports"]

@@ -15,10 +15,12 @@ unexport PYTHONDONTWRITEBYTECODE
 UV := .tools/uv-$(UV_VERSION)
 MELTANO := .tools/meltano-$(MELTANO_VERSION)
 VENV := .venv/.synced
+# What the environment of the tests has; the other extras are engines, each with an environment of its own.
+EXTRAS := --extra s3 --extra sandbox
 ENGINES := $(patsubst tests/engines/%/pyproject.toml,%,$(wildcard tests/engines/*/pyproject.toml))
 LOWEST := $(addprefix tests/test_,settings.py columns.py parse.py windows.py messages.py gooee.py s3.py)
 
-.PHONY: help demo test test-engines test-lowest bench soak lint docs clean
+.PHONY: help demo test test-engines test-lowest bench soak docs lint clean
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
@@ -38,7 +40,7 @@ test-engines: $(VENV) $(ENGINES:%=.engines/%/.synced) ## The same exports in oth
 # The exact versions that pyproject.toml begins with, in an environment of their own; uv.lock stays as it is.
 test-lowest: $(UV) ## The quick tests with the oldest versions of the dependencies that are allowed
 	rm -rf .lowest && mkdir .lowest && cp -R pyproject.toml README.md LICENSE tap_analytics_exports tests .lowest
-	cd .lowest && ../.tools/bin/uv sync --quiet --python "$(PYTHON)" --resolution lowest-direct --all-extras
+	cd .lowest && ../.tools/bin/uv sync --quiet --python "$(PYTHON)" --resolution lowest-direct $(EXTRAS)
 	cd .lowest && .venv/bin/python -m pytest $(LOWEST) $(ARGS)
 
 bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RESULTS.md; ARGS="--only csv --rows 100000 --repeat 3"
@@ -46,22 +48,23 @@ bench: $(VENV) .meltano/target-postgres ## All measurements, into benchmarks/RES
 
 soak: $(VENV) ## 10,000 files, fuzzed parsers, and some 1,000 runs that are killed, in hours; ARGS="--kills 100 --seed 2"
 	ORACLE_FILES=10000 nice .venv/bin/pytest tests/test_oracle.py --numprocesses=auto --timeout=0
-	-.tools/bin/uv sync --quiet --locked --all-extras --group soak --no-build-package atheris
+	-.tools/bin/uv sync --quiet --locked $(EXTRAS) --group soak --no-build-package atheris
 	nice .venv/bin/python tests/fuzz.py
 	nice .venv/bin/python tests/soak.py $(ARGS)
 
-lint: $(VENV) ## Style, types, imports, and what is generated
+docs: $(VENV) ## The pages of docs/ as a site, in site/index.html
+	.tools/bin/uv run --quiet --locked --only-group docs --isolated zensical build --strict
+
+lint: $(VENV) docs ## Style, types, imports, what is generated, and the links of docs/
 	.venv/bin/ruff check
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-logo --no-cache
 	.venv/bin/python scripts/generate.py --check
 
-docs: $(UV) ## The pages of docs/ as a site, into site/; a link that leads nowhere is an error
-	.tools/bin/uv run --quiet --locked --only-group docs --isolated zensical build --strict --clean
-
 clean: ## Remove what the other targets made, the demo's data included
-	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist site .cache
+	rm -rf .tools .venv .lowest .engines .meltano .demo .fuzz .hypothesis .mypy_cache .pytest_cache .ruff_cache dist \
+		site .try
 
 # uv lives outside of .venv, for it removes from there what uv.lock does not name.
 $(UV):
@@ -77,7 +80,7 @@ $(MELTANO): $(UV)
 
 $(VENV): $(UV) pyproject.toml uv.lock
 	@test -x .venv/bin/python || $(PYTHON) -m venv --without-pip .venv
-	.tools/bin/uv sync --quiet --locked --all-extras
+	.tools/bin/uv sync --quiet --locked $(EXTRAS)
 	@touch $@
 
 .engines/%/.synced: $(UV) pyproject.toml tests/engines/%/pyproject.toml tests/engines/%/uv.lock

@@ -31,6 +31,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import psycopg
 import waiting as waits
 from data import TYPES, schema, write
@@ -40,6 +41,7 @@ from results import Section, report
 HERE = Path(__file__).resolve().parent
 UV = (shutil.which("uv", path=f"{HERE.parent / '.tools/bin'}{os.pathsep}{os.environ['PATH']}") or "uv",)
 TARGET_POSTGRES = (str(HERE.parent / ".meltano/loaders/target-postgres/venv/bin/target-postgres"),)
+TARGET_DUCKDB = (str(HERE.parent / ".meltano/loaders/target-duckdb/venv/bin/target-duckdb-exact"),)
 SPREADSHEETS = "https://github.com/ets/tap-spreadsheets-anywhere"
 REVISION = "e3b0ccd9d7576cba6613829ae37016bb287f51c1"
 SOURCE = str(Path(sys.executable).with_name("source-analytics-exports"))
@@ -312,12 +314,63 @@ def postgres(bench: Bench) -> Section:
     return section
 
 
+def dlt(bench: Bench) -> Section:
+    """From the vendor into a table, by dlt and by a loader of RECORD messages."""
+    whole, part = (bench.config(bench.file("rows.csv", rows).name) for rows in (bench.rows, bench.few))
+
+    def rows_of(folder: Path) -> int:
+        with duckdb.connect(folder / "rows.duckdb", read_only=True) as database:
+            return len(database.table("rows"))
+
+    with _database() as connection:
+
+        def empty() -> None:
+            connection.execute("DROP SCHEMA IF EXISTS dlt, dlt_staging, exports CASCADE")
+            connection.execute("CREATE SCHEMA exports")
+
+        def arrived(_: Path) -> int:
+            return int(connection.execute("SELECT count(*) FROM exports.rows").fetchall()[0][0])
+
+        server = {"host": "127.0.0.1", "port": connection.info.port, "user": "tap", "password": "-"}
+        url = f"postgresql://tap:-@127.0.0.1:{connection.info.port}/postgres"
+        targets: dict[str, tuple[Sequence[str], Config]] = {
+            "target-duckdb": (TARGET_DUCKDB, {"path": "rows.duckdb", "default_target_schema": "main"}),
+            "target-postgres": (
+                TARGET_POSTGRES,
+                server | {"database": "postgres", "default_target_schema": "exports"},
+            ),
+        }
+        into: dict[str, Config] = {"DuckDB": {}, "PostgreSQL": {"postgres": url}}
+        sides = [
+            Side(
+                f"dlt, {name}",
+                bench.rows,
+                peer("dlt_source"),
+                {"settings": whole, **more},
+                b"\n",
+                before=empty,
+            )
+            for name, more in into.items()
+        ] + [
+            bench.tap(
+                "", bench.few, f"RECORD, {name}", config=part, loader=loader, before=empty, arrived=count
+            )
+            for (name, loader), count in zip(targets.items(), (rows_of, arrived), strict=True)
+        ]
+        rounds(sides, min(bench.repeat, 3))
+    intro = "The dlt source, by Parquet files into DuckDB and by CSV into PostgreSQL. "
+    section = Section("By dlt into DuckDB and PostgreSQL", intro + FEWER, sides)
+    for name, ours, theirs in zip(into, sides[:2], sides[2:], strict=True):
+        section.goal(f"dlt: rows/s of RECORD, {name}", per_row(ours, theirs), least=10)
+    return section
+
+
 def waiting(bench: Bench) -> Section:
     return Section("Waiting", "`waiting.py` says what that means.", text=waits.report(min(bench.repeat, 3)))
 
 
 SECTIONS: dict[str, Callable[[Bench], Section]] = {
-    each.__name__: each for each in (waiting, startup, csv, gzip, xlsx, batch, maps, growth, postgres)
+    each.__name__: each for each in (waiting, startup, csv, gzip, xlsx, batch, maps, growth, postgres, dlt)
 }
 
 

@@ -50,7 +50,11 @@ class CredentialsRefused(ExportsFailed):
 
 
 class Refused(TapError):
-    """A provider, or its file server, does not accept what the settings give it, or is not to be trusted."""
+    """A provider, or its server of files, does not accept what the settings give it, or is not trusted."""
+
+
+class FilesRefused(Refused):
+    """A server of files does so; the provider's own credentials may be right."""
 
 
 class Interrupted(BaseException):

@@ -19,6 +19,7 @@ from tap_analytics_exports.jobs.reconcile import Reconciled, reconcile
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Provider, Request
 from tap_analytics_exports.redaction import clean_logger
+from tap_analytics_exports.replay import Replayed
 from tap_analytics_exports.settings import Column, Export, Settings
 from tap_analytics_exports.state import REPLICATION_KEY, StreamState
 from tap_analytics_exports.windows import DAY, Grid, Window, to_do
@@ -26,6 +27,8 @@ from tap_analytics_exports.windows import DAY, Grid, Window, to_do
 EXPORT_ID, WINDOW_START, WINDOW_END = "_sdc_export_id", "_sdc_window_start", REPLICATION_KEY
 
 TEXT, COUNT, TIMESTAMP = Column("string"), Column("integer"), Column("timestamp")
+
+Span = tuple[datetime, datetime]
 
 logger = clean_logger(__name__)
 
@@ -52,11 +55,14 @@ class ExportStream:
         settings: The top level's settings.
         state: What earlier runs have written of it.
         wanted: What the consumer knows of it.
+        span: Start and end, without an offset in the export's zone, whose windows are exported again, in
+            place of those that the bookmark has not reached.
 
     Attributes:
         columns: Knows its columns.
         has_catalog: Whether a consumer has said which columns it knows.
         constants: Columns of every record that the files lack.
+        lacking: What the archive has not of what is to be replayed, in words.
         version: Table version of this run's snapshot; greater than that of the last.
     """
 
@@ -67,10 +73,13 @@ class ExportStream:
         settings: Settings,
         state: StreamState,
         wanted: Wanted,
+        *,
+        span: Span | None = None,
     ) -> None:
         self.export = export
         self.provider = provider
         self.state = state
+        self.span = span and Window.between(*span, export.zone)
         self._settings = settings
         self._deselected = wanted.deselected
         self.has_catalog = bool(wanted.columns)
@@ -78,6 +87,7 @@ class ExportStream:
         self.constants = provider.constants(export)
         self._catalog = {name: column for name, column in wanted.columns.items() if not self._own(name)}
         self.columns = self._columns(self._headers)
+        self.lacking: list[str] = []
         self.version = max(int(now().timestamp()), state.version + 1)
 
     def __str__(self) -> str:
@@ -132,9 +142,10 @@ class ExportStream:
             remembered: The jobs that the ledger has.
         """
         columns = self._wanted_columns()
+        kind = ["replay" if isinstance(self.provider, Replayed) else "backfill"] if self.span else []
         requests = []
         for window in self._windows(end):
-            print_ = self._fingerprint(columns, window)
+            print_ = self._fingerprint(columns, window, *kind)
             requests.append(Request(self.export, window, columns, print_, new_export_id()))
         return requests, reconcile(
             state=self.state.jobs,
@@ -143,6 +154,7 @@ class ExportStream:
             last_export_id=self.state.last_export_id,
             wanted={request.fingerprint for request in requests},
             now=now(),
+            again=self.span is not None,
         )
 
     def plan(
@@ -163,12 +175,7 @@ class ExportStream:
         requests, left = self.lay_out(end, ledger.entries())
         for export_id in left.forgotten:
             ledger.forget(export_id)
-        for entry in left.reused:
-            logger.warning(
-                "%s: job %s, triggered at %s, was written before, but no state says so: its rows are written "
-                "once more. To export them anew, remove the folder of its ledger",
-                self, entry.export_id, entry.submitted_at,
-            )  # fmt: skip
+        self._tell_of(left.reused, ledger)
         failed = [self._failed(entry, why, ledger, tell) for entry, why in left.failed]
         windows = []
         for request in requests:
@@ -178,8 +185,20 @@ class ExportStream:
             if entry_ := left.resumed.get(request.fingerprint):
                 planned.adopt(entry_)
             windows.append(planned)
-        self._waiting = [entry.to_state() for entry in left.waiting if entry.triggered]
+        self._waiting = [
+            entry.to_state() for entry in left.waiting if entry.triggered and entry.written_at is None
+        ]
         return windows, failed
+
+    def passed(self, job: Job) -> None:
+        """Say in the state that a job's rows are out; of a span's, its bookmark says nothing."""
+        if self.span is None and job.window is not None:
+            self.state.pass_window(job.window)
+        elif self.span is None:
+            self.state.pass_snapshot(job.export_id, self.version)
+        elif job.window is None:
+            self.state.pass_snapshot(self.state.last_export_id, self.version)
+        self.state.remember_names(self.columns.names)
 
     def sample(self, end: datetime, ledger: Ledger, tell: Callable[[Job], None]) -> PlannedWindow:
         """Make the job of the last whole window, or go on with it where an earlier run has triggered it.
@@ -203,7 +222,26 @@ class ExportStream:
 
     def set_jobs(self, jobs: Iterable[Mapping[str, Any]]) -> None:
         """Say in the state which jobs are triggered and not fully written."""
-        self.state.set_jobs([*self._waiting, *jobs])
+        replayed = isinstance(self.provider, Replayed)  # so nothing is triggered
+        self.state.set_jobs([*self._waiting, *([] if replayed else jobs)])
+
+    def _tell_of(self, reused: Sequence[Entry], ledger: Ledger) -> None:
+        """Log which rows are written once more, why, and how to have new ones."""
+        for entry in reused:
+            what = Window(*entry.window) if entry.window else "snapshot"
+            logger.warning(
+                "%s, %s: the rows of job %s, triggered at %s, are written once more; no export is triggered",
+                self, what, entry.export_id, entry.submitted_at,
+            )  # fmt: skip
+        if reused:
+            logger.warning(
+                "%s: an earlier run has written them, and this one was given %s. To have the vendor export "
+                "them anew, remove the folder %s, or run once with `ledger` set to an empty text",
+                self,
+                "a state of before that" if self.state.bookmark or self.state.last_export_id
+                else "no state, as with --full-refresh, within an hour of their trigger",
+                ledger.folder,
+            )  # fmt: skip
 
     def _failed(self, entry: Entry, why: str, ledger: Ledger, tell: Callable[[Job], None]) -> Job:
         """Make a job of an earlier run that is over."""
@@ -246,7 +284,7 @@ class ExportStream:
     def _warn(self, end: datetime) -> None:
         """Say why there is nothing to export, where that may be a mistake."""
         start, bookmark = self.export.start_date, self.state.bookmark
-        if not self.export.incremental or start is None:
+        if not self.export.incremental or start is None or self.span is not None:
             return
         if bookmark is not None and bookmark > now():
             logger.warning(
@@ -257,12 +295,35 @@ class ExportStream:
 
     def _windows(self, end: datetime) -> Iterable[Window | None]:
         export, bookmark = self.export, self.state.bookmark
+        if self.span is not None:
+            return self._windows_of(self.span, end)
         if not export.incremental:
             return [None]
         assert export.start_date is not None  # filled in when decoded, as is the window
         assert export.window is not None
         grid = Grid(export.window, export.zone, export.start_date)
         return to_do(grid, bookmark=bookmark, lookback=export.lookback or grid.length * 0, end=end)
+
+    def _windows_of(self, span: Window, end: datetime) -> Sequence[Window | None]:
+        """List the windows to export again."""
+        export = self.export
+        if not (export.incremental or isinstance(self.provider, Replayed)):
+            logger.warning("%s: is a snapshot, of which no span is exported; it is left out", self)
+            return []
+        windows: list[Window] = []
+        if export.incremental:
+            assert export.start_date is not None  # filled in when decoded, as is the window
+            assert export.window is not None
+            windows = list(Grid(export.window, export.zone, export.start_date).touching(span, end))
+            if not windows:
+                logger.warning("%s: no window of %s is before the end of the run, %s", self, span, end)
+        if not isinstance(self.provider, Replayed):
+            return windows
+        found, lacking = self.provider.available(export, windows, span)
+        self.lacking = [f"{self}: the archive has {each}" for each in lacking]
+        for each in self.lacking:
+            logger.error("%s", each)
+        return found
 
     def _last_window(self, end: datetime) -> Window | None:
         """Find the last window that is over; where there is none, the last one.
@@ -285,9 +346,13 @@ class ExportStream:
             raise SettingsError([f"{self}: start_date is not before the end of the run: nothing to sample"])
         return last
 
-    def _fingerprint(self, columns: Sequence[str] | None, window: Window | None) -> str:
-        """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request."""
+    def _fingerprint(self, columns: Sequence[str] | None, window: Window | None, *kind: str) -> str:
+        """Tell requests from each other, as 32 hexadecimal digits that are the same for the same request.
+
+        Those of a backfill and of a replay have a kind, so that no run takes for its own what another kind of
+        run has left.
+        """
         identity = {"base_url": self.provider.settings.base_url, **self.provider.identity(self.export)}
         span = window and [window.start.isoformat(), window.end.isoformat()]
-        parts = [self.provider.name, identity, columns, span]
+        parts = [self.provider.name, identity, columns, span, *kind]
         return hashlib.blake2b(msgspec.json.encode(parts, order="sorted"), digest_size=16).hexdigest()

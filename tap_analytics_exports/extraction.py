@@ -11,13 +11,13 @@ from functools import cached_property
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from tap_analytics_exports import redaction
+from tap_analytics_exports.archive import Archive
 from tap_analytics_exports.checking import Checked, check
-from tap_analytics_exports.counting import cleaned
 from tap_analytics_exports.errors import (
-    CredentialsRefused,
     ExportFailed,
-    ExportsFailed,
     Failure,
     Interrupted,
     SettingsError,
@@ -33,21 +33,24 @@ from tap_analytics_exports.events import (
     Rows,
     Stream,
 )
-from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Wanted
-from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now, run_record
+from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Span, Wanted
+from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now
 from tap_analytics_exports.jobs.ledger import headers_in
 from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.jobs.status import JobStatus, status_of
 from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.planning import PlannedJob, planned
-from tap_analytics_exports.providers import installed
+from tap_analytics_exports.providers import broken, installed
 from tap_analytics_exports.providers.base import Provider
 from tap_analytics_exports.redaction import clean_logger
+from tap_analytics_exports.replay import Replayed
+from tap_analytics_exports.run_streams import as_json, failure_of, rejected_records, run_record
 from tap_analytics_exports.sampling import Sample, sample
-from tap_analytics_exports.settings import Column, Settings, decode, secrets
+from tap_analytics_exports.settings import Column, Settings, decode, did_you_mean, secrets
 from tap_analytics_exports.state import State
 from tap_analytics_exports.transport.network import Network
+from tap_analytics_exports.windows import Window
 
 CLOSE_SECONDS = 5
 LOG_OUT_SECONDS = 10
@@ -69,6 +72,10 @@ class Extraction:
         settings: As JSON values, nested.
         state: The last checkpoint that was saved; None: there is none.
         streams: The names of the exports to run; None: all.
+        span: Start and end (exclusive), without an offset in each export's time zone: the windows that
+            touch it are exported again, whatever the state's bookmarks say, which stay as they are; None:
+            what the bookmarks have not reached.
+        replay: Take the span's files from the archive that `archive_url` names, and ask no vendor.
 
     Raises:
         SettingsError: The settings, or the state, can't be used.
@@ -79,19 +86,31 @@ class Extraction:
         settings: Mapping[str, Any] | Settings,
         state: Mapping[str, Any] | None = None,
         streams: Iterable[str] | None = None,
+        *,
+        span: Span | None = None,
+        replay: bool = False,
     ) -> None:
         if not isinstance(settings, Settings):
-            settings = decode(settings, settings_types())
+            settings = decode(settings, settings_types(), broken=broken())
         redaction.hide(*secrets(settings))
         self.settings = settings
         self._state = State(state)
+        self._span = span
+        if span is not None:
+            Window.between(*span)  # or it is a mistake
         stop = threading.Event()
         network = Network(settings.ca_bundle, stop)
-        self.providers: dict[str, Provider[Any, Any]] = {
-            name: installed()[name](block, network) for name, block in settings.providers.items()
-        }
+        self._archive = Archive(settings.archive_url, network) if settings.archive_url else None
+        self.providers: dict[str, Provider[Any, Any]] = {}
+        for name, block in settings.providers.items():
+            kind = installed()[name]
+            self.providers[name] = Replayed(kind, block, self._archive) if replay else kind(block, network)
+        if replay:
+            if span is None:
+                raise SettingsError(["span: is required for a replay"])
+            settings = msgspec.structs.replace(settings, ledger="")  # of jobs, and there are none
         self._wanted = {name: Wanted() for name in self._chosen(streams)}
-        self._jobs = Jobs(self.providers, settings, stop)
+        self._jobs = Jobs(self.providers, settings, stop, None if replay else self._archive)
         self._places = Places(settings)
         self._events = self._run()
         self._failed: list[Job] = []
@@ -203,6 +222,7 @@ class Extraction:
     def _run(self) -> Generator[Event]:
         for warning in self.settings.warnings:
             logger.warning("%s", warning)
+        self._jobs.check_archive()
         windows, told = self._plan()
         self._jobs.start()
         if any(windows.values()):
@@ -224,15 +244,18 @@ class Extraction:
                     "%s: no file had the columns %s, which `columns`, `primary_keys` or `exclude_columns` "
                     "name; check how they are written", export, ", ".join(unmatched),
                 )  # fmt: skip
-        self._jobs.drop_written()
-        self._raise_failures()
+        self._jobs.drop_written(forget=self._span is not None and not self._failed)
+        used = {export.provider.name for export in self._exports}
+        lacking = [Failure(export.name, why) for export in self._exports for why in export.lacking]
+        if error := failure_of(used, self._failed, lacking):
+            raise error
 
     def _plan(self) -> tuple[dict[str, list[PlannedWindow]], dict[str, list[Job]]]:
         """Lay out the windows of all exports, and the jobs of earlier runs that are over, by stream."""
         end = self._end()
         windows, told = {}, {}
         for export in self._exports:
-            ledger = self._places.ledger(export.key)
+            ledger = self._places.ledger(export.key, str(export))
             windows[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
         for name, each in windows.items():
             self._jobs.plan(each, told[name])
@@ -248,6 +271,8 @@ class Extraction:
             told = 0
             while window.job.outcome is not Outcome.WRITTEN:
                 if told == len(window.attempts):
+                    if export.span is not None:  # whose windows don't rest on each other
+                        break
                     for later in windows[i:]:
                         self._jobs.leave(later)
                     return
@@ -266,7 +291,7 @@ class Extraction:
             try:
                 yield from self._rows(export, job)
             except ExportFailed as error:
-                job.fail(f"{job}: {error}")
+                job.fail(job.says(error))
             except OSError:  # nobody takes the rows, or the disk is full: no stream fares better
                 raise
             except Exception as error:  # one stream's mishap is not to be the others'
@@ -275,11 +300,7 @@ class Extraction:
         yield from self._tell(export, job)
         if job.outcome is None:
             job.write()
-            if job.window is None:
-                export.state.pass_snapshot(job.export_id, export.version)
-            else:
-                export.state.pass_window(job.window)
-            export.state.remember_names(export.columns.names)
+            export.passed(job)
             job.planned.ledger.remember_headers(export.columns.headers)
         yield self._checkpoint(export)
         self._jobs.told(job)
@@ -289,7 +310,7 @@ class Extraction:
     def _tell(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Tell `export_runs` of a job, and the log."""
         job.finished_at = now()
-        record = cleaned(run_record(job))
+        record = run_record(job)
         if job.error is None:
             logger.info("%s: %s", job, status_of(job))
         elif job is job.planned.job and not job.planned.over:
@@ -299,11 +320,7 @@ class Extraction:
             logger.warning("%s; it is exported anew", job.error)
         if not job.refused and (job.submitted_at or job.sent or job.error is None):
             yield self._records("export_runs", EXPORT_RUNS, [record])
-            plain = {
-                key: value.isoformat() if isinstance(value, datetime) else value
-                for key, value in record.items()
-            }
-            yield Ended(export.name, plain, None if export.export.incremental else export.version)
+            yield Ended(export.name, as_json(record), None if export.export.incremental else export.version)
 
     def _rows(self, export: ExportStream, job: Job) -> Generator[Event]:
         """Yield the rows of all files of a job, in their order, and then its bad ones."""
@@ -344,26 +361,10 @@ class Extraction:
                 del frame  # while the next one is made, it would be one more in memory
         if held:
             yield self._rejected(job, held)
-        if count.rejected and not count.rows:
-            raise ExportFailed(f"none of its {count.rejected} rows fits; the first, {count.first}")
+        count.check()
 
     def _rejected(self, job: Job, bad: Sequence[tuple[str, BadRow]]) -> Rows:
-        records = [
-            cleaned(
-                {
-                    "export_id": job.export_id,
-                    "row_number": row.row_number,
-                    "stream": job.planned.stream,
-                    "file": file,
-                    "reason": row.reason,
-                    "column": row.column,
-                    "raw": row.raw,
-                    "rejected_at": now(),
-                }
-            )
-            for file, row in bad
-        ]
-        return self._records("rejected_rows", REJECTED_ROWS, records)
+        return self._records("rejected_rows", REJECTED_ROWS, rejected_records(job, bad))
 
     def _records(self, stream: str, columns: Mapping[str, Column], records: list[dict[str, Any]]) -> Rows:
         """Make Rows of records of a stream that describes the run."""
@@ -387,22 +388,6 @@ class Extraction:
             except TapError as error:
                 logger.warning("%s: its export was not deleted at the vendor: %s", job, error)
 
-    def _raise_failures(self) -> None:
-        """Say at the end that some exports failed.
-
-        Raises:
-            ExportsFailed: Some did.
-            CredentialsRefused: No provider accepted its credentials, and nothing was triggered.
-        """
-        if not self._failed:
-            return
-        used = {export.provider.name for export in self._exports}
-        # With an empty handle nothing was triggered: the vendor answers with the file itself.
-        untouched = [job for job in self._failed if not any(part.handle for part in job.parts)]
-        refused = {job.planned.provider for job in untouched if job.refused}
-        kind = CredentialsRefused if refused == used else ExportsFailed
-        raise kind([Failure(job.planned.stream, job.error or "", job.refused) for job in self._failed])
-
     # What it is made of
 
     def _chosen(self, streams: Iterable[str] | None) -> set[str]:
@@ -415,7 +400,10 @@ class Extraction:
         chosen = set(known if streams is None else streams) - {"export_runs", "rejected_rows"}
         if unknown := chosen - set(known):
             raise SettingsError(
-                [f"streams: {name!r} is none of the exports {', '.join(known)}" for name in sorted(unknown)]
+                [
+                    f"streams: {name!r} is none of the exports {', '.join(known)}{did_you_mean(name, known)}"
+                    for name in sorted(unknown)
+                ]
             )
         return chosen
 
@@ -424,7 +412,12 @@ class Extraction:
         """Those that are chosen, by name: so their rows come."""
         chosen = [
             ExportStream(
-                export, provider, self.settings, self._state.stream(export.name), self._wanted[export.name]
+                export,
+                provider,
+                self.settings,
+                self._state.stream(export.name),
+                self._wanted[export.name],
+                span=self._span,
             )
             for provider in self.providers.values()
             for export in provider.settings.all_exports

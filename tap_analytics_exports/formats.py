@@ -129,7 +129,7 @@ def format_problem(form: str, kind: str = "timestamp") -> str | None:
         return "names a part twice"
     except KeyError as error:
         return f"has %{error.args[0]}, which is not supported; known are %{' %'.join(_DIRECTIVES)}"
-    for parts, words in (("Yy", "year"), ("mbB", "month"), ("d", "day")):
+    for parts, words in (("Yy", "year, %Y or %y"), ("mbB", "month, %m, %b or %B"), ("d", "day, %d")):
         if sum(part in fields for part in parts) != 1:
             return f"needs one {words}"
     if ("I" in fields) != ("p" in fields) or ("I" in fields and "H" in fields):

@@ -73,7 +73,9 @@ def _planned(export: ExportStream, end: datetime, remembered: Iterable[Entry]) -
 
 def _why_new(export: ExportStream, request: Request[Any], left: Reconciled) -> str:
     window, bookmark = request.window, export.state.bookmark
-    if window is None:
+    if export.span is not None:
+        why = "is exported again"
+    elif window is None:
         why = "a snapshot of now"
     elif bookmark is None:
         why = "first run"

@@ -32,12 +32,13 @@ _EXIT_UNREAD = 128 + signal.SIGPIPE
 logger = clean_logger(__name__)
 
 
-def load_json(file: IO[str], what: str) -> Any:
+def load_json(file: IO[str], what: str, give: str = "name a file of JSON") -> Any:
     """Read the JSON of a file.
 
     Args:
         file: The file.
         what: What it is for.
+        give: What to give in its place, if it holds none.
 
     Raises:
         SettingsError: It holds none.
@@ -50,7 +51,7 @@ def load_json(file: IO[str], what: str) -> Any:
             if isinstance(error, json.JSONDecodeError)
             else ""
         )
-        raise SettingsError([f"{what}: {file.name}: is no JSON{where}"]) from None
+        raise SettingsError([f"{what}: {file.name}: is no JSON{where}; {give}"]) from None
 
 
 def exit_code(

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import lru_cache
 
 import polars as pl
 
@@ -41,13 +42,23 @@ class TypedFrame:
     bad: list[BadRow]
 
 
+@lru_cache(maxsize=1000)
+def _name(export: str, new: str) -> None:
+    """Name columns that a consumer can't take, once a process, for every window may have them."""
+    logger.warning(
+        "%s: columns that are left out, as they were not known before the file: %s; to have them, name "
+        "them in `columns`", export, new,
+    )  # fmt: skip
+
+
 class WindowReader:
     """Reads the files of one job.
 
     Args:
         export: Whose job it is.
         files: Its files, in their order.
-        on_new_column: What a column does that is not known.
+        on_new_column: What a column does that is not known: `add`, `ignore`, `fail`, or `name`, for consumers
+            that can take no further column: then it is ignored, and a warning names it.
     """
 
     def __init__(self, export: ExportStream, files: Sequence[LocalFile], on_new_column: str) -> None:
@@ -122,9 +133,11 @@ class WindowReader:
             raise ExportFailed(
                 f"the catalog does not know the columns {', '.join(new)}, and on_new_column is fail"
             )
-        if new and self._on_new_column == "ignore":
+        if new and self._on_new_column in ("ignore", "name"):
             for name in new:
                 known.pop(name, None)
+            if self._on_new_column == "name":
+                _name(str(self._export), ", ".join(new))
         elif new and self._export.has_catalog:
             logger.warning(
                 "%s: new columns, which become part of its schema: %s; to have them typed, name them in "

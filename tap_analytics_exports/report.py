@@ -165,7 +165,8 @@ def check_writable(path: Path) -> None:
 
 def _reason(job: JobStatus) -> str:
     """Take from an error what says where, which stands beside it already."""
-    where = f"{job.provider}, stream {job.stream}, window {job.window or 'snapshot'}: "
+    window = f"window {job.window}" if job.window else "snapshot"
+    where = f"{job.provider}, stream {job.stream}, {window}: "
     return _text((job.error or "").removeprefix(where))
 
 

@@ -76,7 +76,7 @@ def sample(exports: Iterable[ExportStream], jobs: Jobs, places: Places, end: dat
     """
     windows = []
     for export in exports:
-        window = export.sample(end, places.ledger(export.key), jobs.tell)
+        window = export.sample(end, places.ledger(export.key, str(export)), jobs.tell)
         jobs.plan([window])
         windows.append((export, window))
     jobs.start()

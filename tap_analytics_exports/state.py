@@ -107,11 +107,15 @@ class State:
 
     def __init__(self, given: Mapping[str, Any] | None) -> None:
         if not isinstance(given, Mapping | None):
-            raise SettingsError(['state: is no object, such as {"bookmarks": {}}'])
+            raise SettingsError(
+                ['state: is no object, such as {"bookmarks": {}}; give the last one that was saved, or none']
+            )
         self._content = copy.deepcopy(dict(given or {}))
         bookmarks = self._content.get("bookmarks") or {}
         if not isinstance(bookmarks, dict) or not all(isinstance(each, dict) for each in bookmarks.values()):
-            raise SettingsError(["state: `bookmarks` is no object that holds an object for each stream"])
+            raise SettingsError(
+                ["state: `bookmarks` is no object that holds one for each stream; mend it, or give none"]
+            )
         self._bookmarks: dict[str, dict[str, Any]] = bookmarks
         self._content["bookmarks"] = bookmarks
 

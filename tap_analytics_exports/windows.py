@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from itertools import pairwise
+from typing import Self
 from zoneinfo import ZoneInfo
 
+from tap_analytics_exports.errors import SettingsError
+
 DAY = timedelta(days=1)
+
+_YEARS = (1900, 9998)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -21,6 +26,21 @@ class Window:
     def __str__(self) -> str:
         """For messages, as `start/end`."""
         return f"{self.start.isoformat()}/{self.end.isoformat()}"
+
+    @classmethod
+    def between(cls, start: datetime, end: datetime, zone: tzinfo = UTC) -> Self:
+        """A window of any two points in time, which without an offset are those of a zone.
+
+        Raises:
+            SettingsError: There is nothing between them, or no calendar reaches there.
+        """
+        start, end = (each if each.tzinfo else each.replace(tzinfo=zone) for each in (start, end))
+        shown = f"{start.isoformat()}/{end.isoformat()}"
+        if not all(_YEARS[0] <= each.year <= _YEARS[1] for each in (start, end)):
+            raise SettingsError([f"{shown}: must be within the years {_YEARS[0]} to {_YEARS[1]}"])
+        if start >= end:
+            raise SettingsError([f"{shown}: its end must be after its start"])
+        return cls(start.astimezone(UTC), end.astimezone(UTC))
 
     def days(self, zone: ZoneInfo) -> tuple[date, date]:
         """The first and the last calendar day in `zone` that the window touches."""
@@ -58,14 +78,31 @@ class Grid:
 
         None of them begins before the origin, where the first may be cut too.
         """
+        for left, right in self._whole(start, end):
+            cut = Window(max(left, self.origin), min(right, end))
+            if cut.start < cut.end:
+                yield cut
+
+    def touching(self, span: Window, end: datetime) -> Iterator[Window]:
+        """The windows that touch a span, whole but for the cut by `end`; some may be before the origin.
+
+        Where the origin parts a window, its two parts are windows, for with the later one a first run began.
+        """
+        for left, right in self._whole(span.start, min(span.end, end)):
+            for start, stop in ((left, min(right, self.origin)), (max(left, self.origin), right)):
+                window = Window(start, min(stop, end))
+                if window.start < window.end and window.start < span.end and span.start < window.end:
+                    yield window
+
+    def _whole(self, start: datetime, end: datetime) -> Iterator[tuple[datetime, datetime]]:
+        """The grid's pairs of boundaries from the one at or before `start` to the one at or behind `end`."""
         if start >= end:
             return
         day = self._first_day(start.astimezone(self.zone).date())
         while self._midnight(day) < end:
             for left, right in pairwise(self._boundaries(day)):
-                cut = Window(max(left, self.origin), min(right, end))
-                if right > start and cut.start < cut.end:
-                    yield cut
+                if left < end and right > start:
+                    yield left, right
             day += max(self.length, DAY)
 
     def _first_day(self, day: date) -> date:

@@ -104,7 +104,8 @@ def run_tap(config: dict[str, Any], *args: str, timeout: float = 60, **how: Any)
     """Run the tap to its end."""
     with start_tap(config, *args, **how) as process:
         stdout, stderr = process.communicate(timeout=timeout)
-        lines = stdout.splitlines() if not args else []
+        runs = not args or args[0] in ("--backfill", "--replay", "--streams")
+        lines = stdout.splitlines() if runs else []
         return Result(process.returncode, [json.loads(line) for line in lines], stderr, stdout)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,7 +20,7 @@ from tap_analytics_exports import extraction as core
 from tap_analytics_exports.errors import CredentialsRefused, ExportsFailed, SettingsError
 from tap_analytics_exports.events import Checkpoint, Ended, Event, Rows
 from tap_analytics_exports.extraction import Extraction
-from tap_analytics_exports.jobs.ledger import Ledger
+from tap_analytics_exports.jobs.ledger import AlreadyRunning, Ledger
 from tap_analytics_exports.windows import Window
 
 
@@ -145,6 +146,46 @@ def test_without_a_ledger_the_state_alone_carries_on_and_no_file_is_left(tmp_pat
     assert table.rows == expected(5)
     assert len(world.jobs) == 6
     assert not list(tmp_path.iterdir())
+
+
+def test_rows_that_are_written_once_more_are_told_of_and_can_be_had_anew(tmp_path, caplog):
+    address, world = vendor.world()
+    given = settings(address, tmp_path, days=1)
+    table = Table()
+    run(given, table)
+    run(given, table)
+    assert len(world.jobs) == 1
+    job = table.ended[0]
+    use, advice = (each.getMessage() for each in caplog.records if each.levelname == "WARNING")
+    submitted = datetime.fromisoformat(job["submitted_at"])
+    assert use == (
+        f"fake, stream rows, {Window(START, START + DAY)}: the rows of job {job['export_id']}, triggered at "
+        f"{submitted}, are written once more; no export is triggered"
+    )
+    (folder,) = tmp_path.iterdir()
+    assert advice == (
+        "fake, stream rows: an earlier run has written them, and this one was given no state, as with "
+        "--full-refresh, within an hour of their trigger. To have the vendor export them anew, remove the "
+        f"folder {folder}, or run once with `ledger` set to an empty text"
+    )
+    run({**given, "ledger": ""}, table)
+    assert len(world.jobs) == 2
+    shutil.rmtree(folder)
+    run(given, table)
+    assert len(world.jobs) == 3
+
+
+def test_a_run_beside_another_names_the_export_and_what_is_held(tmp_path):
+    address, _ = vendor.world()
+    given = settings(address, tmp_path, days=1)
+    with Extraction(given) as first:
+        next(iter(first))
+        with Extraction(given) as second, pytest.raises(AlreadyRunning) as raised:
+            next(iter(second))
+    (folder,) = tmp_path.iterdir()
+    assert str(raised.value) == (
+        f"fake, stream rows: another run has this export in hand and holds {folder}/lock; wait for its end"
+    )
 
 
 def test_failed_exports_raise_at_the_end_and_leave_the_bookmark(tmp_path):

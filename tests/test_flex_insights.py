@@ -331,7 +331,7 @@ TABLE = {
         [execute(status=404, body="<html><h1>Not here</h1></html>")],
         {},
         ["failed"],
-        "404: .*<h1>Not here</h1>.*check report_id and workspace_id",
+        "404: .*<h1>Not here</h1>.*check report_id, .* and workspace_id",
     ),
     "302 at the trigger": (
         [execute(status=302, headers={"Location": "/gdc/elsewhere"})],

@@ -296,7 +296,12 @@ STATES = [
     # What a running export is called, how it ends, what the jobs come to, the message.
     (["queued", "running"], "done", ["loaded"], ""),
     (["Queued"], "done", ["loaded"], ""),
-    (["queued"], "failed", ["failed"], "the export failed: Query execution was cancelled.*look at the query"),
+    (
+        ["queued"],
+        "failed",
+        ["failed"],
+        "the export failed: Query execution was cancelled.*see whether the query",
+    ),
     (["paused"], "stuck", ["failed"], "unknown state 'paused'"),
 ]
 

@@ -594,7 +594,7 @@ def test_check_says_what_is_wrong_with_each(quick):
         made.check()
     url = config(quick)[NAME]["files_url"].replace("outbox", "elsewhere")
     message = "there is no folder /elsewhere/; check files_url"
-    with provider(quick, NAME, files_url=url) as (made, _), pytest.raises(Unreachable, match=message):
+    with provider(quick, NAME, files_url=url) as (made, _), pytest.raises(Refused, match=message):
         made.check()
     fault(quick, answer("/Q$", ["no object"]))
     message = r"malformed answer.*check base_url"

@@ -223,8 +223,8 @@ STATES = [
     (["RUNNING"], "terminated", ["failed"], "closed with TERMINATED"),
     (["RUNNING"], "exploded", ["failed"], "closed with EXPLODED"),
     (["RUNNING"], "timed_out", ["failed", "loaded"], "closed with TIMED_OUT"),
-    (["PAUSED"], "stuck", ["failed"], "unknown state 'PAUSED/'"),
-    (["CLOSED"], "stuck", ["failed"], "unknown state 'CLOSED/'"),
+    (["PAUSED"], "stuck", ["failed"], "unknown state 'PAUSED'"),
+    (["CLOSED"], "stuck", ["failed"], "unknown state 'CLOSED'"),
 ]
 
 
@@ -248,13 +248,13 @@ OUTCOMES = {
         fault(TRIGGER, status=400, body={}),
         ["failed"],
         0,
-        "answered 400 {}; check export_id, metrics and parameters",
+        "answered 400 {}; check parameters and metrics",
     ),
     "trigger 403": (
         fault(TRIGGER, status=403, body={"m": "no API"}),
         ["failed"],
         0,
-        "answered 403.*no API.*has the Analytics Reports API",
+        "answered 403.*no API.*may use the Reports API",
     ),
     "trigger 404, at either path": (
         fault(TRIGGER, None, status=404, body={}),

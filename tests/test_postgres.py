@@ -1,74 +1,29 @@
 """The tap, piped into target-postgres, in front of a real PostgreSQL."""
 
 import json
-import os
-import pwd
-import shutil
-import signal
-import socket
 import subprocess
-import tempfile
-import time
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 
 import psycopg
 import pytest
 from conftest import Sandbox, run_tap
+from postgres import server
 from programs import TARGET_POSTGRES, program
 
 
 @pytest.fixture(scope="module")
 def postgres():
-    """A server of its own on a loopback port; gives the settings of target-postgres."""
-    initdb = Path(shutil.which("initdb") or program("/usr/lib/postgresql/*/bin/initdb")).resolve()
-    # PostgreSQL refuses to run as root, and another user can't enter pytest's folders.
-    user = {}
-    if os.geteuid() == 0:
-        account = next(one for one in pwd.getpwall() if one.pw_name in ("postgres", "nobody"))
-        user = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
-        if user:
-            os.chown(folder, user["user"], user["group"])
-        options = {"cwd": folder, "stdout": log, "stderr": log, **user}
-        create = [initdb, "--pgdata=data", "--username=tap", "--auth=trust", "--encoding=UTF8", "--locale=C"]
-        subprocess.run([*create, "--no-sync"], check=True, **options)
-        serve = [
-            initdb.with_name("postgres"),
-            "-D",
-            "data",
-            "-p",
-            str(port),
-            "-c",
-            "listen_addresses=127.0.0.1",
-        ]
-        serve += ["-c", "unix_socket_directories=", "-c", "fsync=off", "-c", "timezone=UTC"]
+    """A server of its own; gives the settings of target-postgres."""
+    with server() as port:
         settings = {"host": "127.0.0.1", "port": port, "user": "tap", "password": "-", "database": "postgres"}
-        with subprocess.Popen(serve, **options) as server:
-            try:
-                wait_for(settings, server, Path(folder, "log"))
-                yield {**settings, "default_target_schema": "exports", "hard_delete": True}
-            finally:
-                server.send_signal(signal.SIGINT)
+        yield {**settings, "default_target_schema": "exports", "hard_delete": True}
 
 
 def connect(settings):
     names = {"host": "host", "port": "port", "user": "user", "database": "dbname"}
     options = {key: settings[name] for name, key in names.items()}
     return psycopg.connect(**options, options="-c search_path=exports", autocommit=True)
-
-
-def wait_for(settings, server, log):
-    for _ in range(100):
-        assert server.poll() is None, log.read_text()
-        try:
-            return connect(settings).close()
-        except psycopg.OperationalError:
-            time.sleep(0.1)
-    raise AssertionError(log.read_text())
 
 
 @pytest.fixture

@@ -146,9 +146,7 @@ def test_the_log_has_a_line_a_window_a_summary_and_the_metrics_of_the_sdk(sandbo
     config = sandbox.config("gooee")
     with start_tap(config) as process:
         _, errors = process.communicate(timeout=60)
-    assert re.search(
-        r"gooee, stream gooee_energy, window snapshot: loaded, ready after \d+ s, 1 file of", errors
-    )
+    assert re.search(r"gooee, stream gooee_energy, snapshot: loaded, ready after \d+ s, 1 file of", errors)
     assert "2 jobs, 2 loaded; 200 rows, 0 rejected" in errors
     points = [json.loads(line.split("METRIC: ")[1]) for line in errors.splitlines() if "METRIC: " in line]
     counts = {p["tags"]["stream"]: p["value"] for p in points if p["metric"] == "record_count"}
@@ -185,7 +183,7 @@ def test_on_a_terminal_a_line_a_stream_is_drawn_below_the_log(sandbox, tmp_path)
     lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode()).replace("\r", "\n").splitlines()
     assert any(re.match(r"gooee_energy +0 of 1 +running \(\w+\) +\d s", line) for line in lines)
     assert any(re.match(r"gooee_energy +1 of 1 +done", line) for line in lines)
-    assert any(re.search(r"INFO .*gooee_energy, window snapshot: loaded", line) for line in lines)
+    assert any(re.search(r"INFO .*gooee_energy, snapshot: loaded", line) for line in lines)
     messages = [json.loads(line) for line in out.read_text().splitlines()]
     assert {message["type"] for message in messages} >= {"SCHEMA", "RECORD", "STATE"}
 
@@ -253,7 +251,8 @@ def test_a_run_of_nothing_has_a_page_too():
     assert "There was nothing to export." in report()
 
 
-def test_the_page_fits_into_a_window_of_any_width(tmp_path):
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_fits_into_a_window_of_any_width_and_can_be_read(tmp_path, scheme):
     """In a real browser, which may ask for nothing but the page."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
@@ -266,19 +265,24 @@ def test_the_page_fits_into_a_window_of_any_width(tmp_path):
         f'<iframe src="report.html" style="width:{width}px;height:900px"></iframe>' for width in (1280, 390)
     )
     script = """
-        const widths = (frame) => {
+        const seen = (frame) => {
           const page = frame.contentDocument.documentElement;
-          return `${page.scrollWidth}/${page.clientWidth}`;
+          const style = frame.contentWindow.getComputedStyle(frame.contentDocument.body);
+          return [page.scrollWidth, page.clientWidth, style.color, style.backgroundColor];
         };
         addEventListener("load", () => {
-          document.title = [...document.querySelectorAll("iframe")].map(widths).join(" ");
+          document.title = JSON.stringify([...document.querySelectorAll("iframe")].map(seen));
         });"""
     (tmp_path / "frames.html").write_text(f"<title></title><script>{script}</script>{frames}")
     command = [chromium, "--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files"]
+    command += [f"--blink-settings=preferredColorScheme={('dark', 'light').index(scheme)}"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", f"file://{tmp_path}/frames.html"]
     dom = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True).stdout
     (title,) = re.findall("<title>(.*)</title>", dom)
-    widths = [tuple(map(int, pair.split("/"))) for pair in title.split()]
-    assert len(widths) == 2
-    assert all(scroll <= client for scroll, client in widths)
-    assert [client for _, client in widths] > [1200, 300]
+    wide, narrow = json.loads(title)
+    for scroll, client, color, background in (wide, narrow):
+        assert scroll <= client
+        text, page = (sum(map(int, re.findall(r"\d+", value)[:3])) for value in (color, background))
+        assert (text > page) is (scheme == "dark")
+        assert abs(text - page) > 400
+    assert (wide[1], narrow[1]) > (1200, 300)

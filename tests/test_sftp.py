@@ -2,6 +2,7 @@
 
 import getpass
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from conftest import Sandbox, run_tap
+from conftest import Sandbox, run_tap, start_tap
 
 from tap_analytics_exports.errors import Refused, Unreachable
 from tap_analytics_exports.transport import sftp
@@ -235,20 +236,37 @@ def test_a_key_with_a_passphrase_is_a_mistake(sandbox, config, tmp_path):
     assert sandbox.get("requests") == []
 
 
-def test_a_key_that_is_not_known_fails_the_exports_and_keeps_the_job(sandbox, config, server):
+def test_a_key_that_is_not_known_fails_the_exports_before_anything_is_triggered(sandbox, config, server):
     (server.folder / "authorized").write_text("")
     result = run_tap(config)
     assert (result.exit_code, result.runs) == (3, []), result.stderr
     assert f"{USER} is not let in" in result.stderr
-    assert "intelepeer: sftp://127.0.0.1" in result.stderr
-    assert len(result.bookmark("calls")["jobs"]) == 1
+    assert "intelepeer, stream calls, window" in result.stderr
+    assert "sftp://127.0.0.1" in result.stderr
+    assert result.bookmark("calls")["jobs"] == []
+    assert [
+        one for one in sandbox.get("requests") if one["path"].endswith("/Q") and one["method"] == "POST"
+    ] == []
+
+
+def test_a_job_whose_files_are_refused_is_kept(sandbox, config, server):
+    sandbox.post("settings", {"job_seconds": 3})
+    with start_tap(config) as process:
+        while not any(
+            one["method"] == "POST" and one["path"].endswith("/Q") for one in sandbox.get("requests")
+        ):
+            time.sleep(0.05)
+        (server.folder / "authorized").write_text("")
+        server.cut_all()
+        stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 3, stderr
+    assert "the job is kept, and the next run goes on with it" in stderr
+    states = [m["value"] for m in map(json.loads, stdout.splitlines()) if m["type"] == "STATE"]
+    assert len(states[-1]["bookmarks"]["calls"]["jobs"]) == 1
 
     shutil.copy(server.folder / "client.pub", server.folder / "authorized")
-    resumed = run_tap(config, state=result.state)
+    resumed = run_tap(config, state=states[-1])
     assert [(run["status"], run["resumed"]) for run in resumed.runs] == [("loaded", True)]
-    assert (
-        len([one for one in sandbox.get("requests") if one["method"] == "POST"]) == 3
-    )  # two logins, one query
 
 
 def test_a_server_that_takes_no_passwords_says_so(config):
@@ -291,6 +309,7 @@ def test_a_host_key_that_is_not_configured_is_refused_before_authentication(conf
     assert server.fingerprint("ed25519") in result.stderr
     assert f"set sftp_host_key to: {server.keys['ed25519']}" in result.stderr
     assert not server.tried_to_log_in()
+    assert result.bookmark("calls")["jobs"] == []
 
 
 @pytest.mark.parametrize("other", ["ed25519", "rsa"])
@@ -319,8 +338,8 @@ def test_known_hosts_without_the_host_is_no_trust(server, store, tmp_path, text)
 def test_a_folder_that_is_not_there_is_a_mistake_and_no_reason_to_ask_again(sandbox, config):
     config["intelepeer"]["files_url"] += "/nowhere"
     result = run_tap(config)
-    assert (result.exit_code, [run["status"] for run in result.runs]) == (3, ["failed"])
-    assert "/nowhere/; check files_url" in result.runs[0]["error"]
+    assert (result.exit_code, result.runs) == (3, []), result.stderr
+    assert "/nowhere/; check files_url; nothing was triggered" in result.stderr
     assert "check files_url" in run_tap(config, "--test").stdout
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -22,7 +22,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from tap_analytics_exports.counting import RowCount
+from tap_analytics_exports.jobs.counting import RowCount
 from tap_analytics_exports.jobs.entries import Entry, FileEntry, PartEntry, Span
 from tap_analytics_exports.jobs.ledger import Ledger
 from tap_analytics_exports.providers.base import Handle, Request
@@ -131,7 +131,12 @@ class Job:
 
     def __str__(self) -> str:
         """Where it is, for messages."""
-        return f"{self.planned.provider}, stream {self.planned.stream}, window {self.window or 'snapshot'}"
+        window = f"window {self.window}" if self.window else "snapshot"
+        return f"{self.planned.provider}, stream {self.planned.stream}, {window}"
+
+    def says(self, trouble: object) -> str:
+        """Say where something went wrong, and what; who it was is said once."""
+        return f"{self}: {str(trouble).replace(f'{self.planned.provider}: ', '')}"
 
     @property
     def export_id(self) -> str:
@@ -286,8 +291,9 @@ class Job:
         if self.outcome is None and digest is None:
             digest = _joined_sha256(self.files)  # not with the lock, for it may take a while
         with self.planned.lock:
-            self.ended, self.sha256 = True, digest
+            self.sha256 = digest
             self.planned.ledger.save(self.entry())
+            self.ended = True  # from now on, who sees that may forget the job
         self.planned.tell(self)
 
     @contextmanager
@@ -411,28 +417,3 @@ def _joined_sha256(files: Sequence[LocalFile]) -> str | None:
 
 def _span(window: Window | None) -> Span | None:
     return None if window is None else (window.start, window.end)
-
-
-def run_record(job: Job) -> dict[str, Any]:
-    """Make the record that `export_runs` has of a job that ended; timestamps are datetimes in UTC."""
-    window: Mapping[str, datetime | None] = {"window_start": None, "window_end": None}
-    if job.window:
-        window = {"window_start": job.window.start, "window_end": job.window.end}
-    return {
-        "export_id": job.export_id,
-        "stream": job.planned.stream,
-        "provider": job.planned.provider,
-        **window,
-        "status": job.status,
-        "resumed": job.resumed,
-        "submitted_at": job.submitted_at,
-        "ready_at": job.ready_at,
-        "downloaded_at": job.downloaded_at,
-        "finished_at": job.finished_at,
-        "files": len(job.files),
-        "bytes": sum(file.size for file in job.files),
-        "rows": job.count.rows,
-        "rejected_rows": job.count.rejected,
-        "sha256": job.sha256,
-        "error": job.error,
-    }

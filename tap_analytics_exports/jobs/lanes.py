@@ -18,13 +18,13 @@ class Lane:
         spool_limit: Bytes of downloads that may wait.
 
     Attributes:
-        refusal: Why the provider accepts no credentials of ours; None: it has not said so.
+        refusal: With which the provider, or its server of files, refused what we are; None: neither has.
         sending: Held while a trigger is sent, so that a process that dies leaves at most one of which nobody
             knows whether it runs.
     """
 
     def __init__(self, spool_limit: int) -> None:
-        self.refusal: str | None = None
+        self.refusal: Refused | None = None
         self.sending = threading.Lock()
         self._limit = spool_limit
         self._changed = threading.Condition()
@@ -37,10 +37,10 @@ class Lane:
         """See whether the provider may be asked for anything.
 
         Raises:
-            Refused: It has refused the credentials before.
+            Refused: It has refused them before.
         """
         if self.refusal is not None:
-            raise Refused(self.refusal)
+            raise self.refusal
 
     def size(self) -> int:
         """Count the windows that no thread has taken."""

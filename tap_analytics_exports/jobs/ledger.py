@@ -65,10 +65,13 @@ class Ledger:
     Raises:
         AlreadyRunning: Another process has the export in hand.
         OSError: The folder can't be used.
+
+    Attributes:
+        folder: Where the entries are; None: nothing is remembered.
     """
 
     def __init__(self, folder: Path | None, spool: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self._spool = spool
         self._lock: int | None = None
         if folder is None:
@@ -86,7 +89,7 @@ class Ledger:
     @property
     def remembers(self) -> bool:
         """Whether what is saved here is there for a later run."""
-        return self._folder is not None
+        return self.folder is not None
 
     def entries(self) -> list[Entry]:
         """Read all entries, those with the newest trigger last, and remove what belongs to none of them.
@@ -94,14 +97,14 @@ class Ledger:
         One that can't be read is left aside, renamed to `.unread`.
         """
         found: list[Entry] = []
-        for path, entry in _read(self._folder):
+        for path, entry in _read(self.folder):
             if isinstance(entry, Entry):
                 found.append(entry)
                 continue
             logger.warning("an entry of the ledger can't be read and is left aside: %s (%s)", path, entry)
             with suppress(OSError):
                 path.rename(path.with_suffix(".unread"))
-        for path in self._folder.glob("*.new") if self._folder else ():
+        for path in self.folder.glob("*.new") if self.folder else ():
             path.unlink(missing_ok=True)  # of a process that died while it wrote
         known = {entry.export_id for entry in found}
         for path in self._spool.glob("*"):
@@ -111,10 +114,10 @@ class Ledger:
 
     def save(self, entry: Entry) -> None:
         """Write an entry so that it survives whatever happens next; where that fails, say so and go on."""
-        if self._folder is None:
+        if self.folder is None:
             return
         try:
-            self._write(self._folder / f"{entry.export_id}.json", msgspec.json.encode(entry))
+            self._write(self.folder / f"{entry.export_id}.json", msgspec.json.encode(entry))
         except OSError as error:
             logger.warning("the ledger can't be written, so a crash may cost a job: %s", error)
 
@@ -133,21 +136,29 @@ class Ledger:
 
     def forget(self, export_id: str) -> None:
         """Drop a job's entry and its downloads."""
-        if self._folder is not None:
-            (self._folder / f"{export_id}.json").unlink(missing_ok=True)
+        if self.folder is not None:
+            (self.folder / f"{export_id}.json").unlink(missing_ok=True)
         self.drop_files(export_id)
 
     def remember_headers(self, headers: Sequence[str]) -> None:
         """Keep the headers of a file, by which the columns are known before the next run."""
-        if self._folder is not None and headers and list(headers) != headers_in(self._folder):
+        if self.folder is not None and headers and list(headers) != headers_in(self.folder):
             with suppress(OSError):  # which costs no job
-                self._write(self._folder / _HEADERS, msgspec.json.encode(list(headers)))
+                self._write(self.folder / _HEADERS, msgspec.json.encode(list(headers)))
 
     def files(self, export_id: str) -> Path:
         """Find the folder of a job's downloads, made if need be, with mode 0700."""
         folder = self._spool / export_id
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         return folder
+
+    def arrived(self, export_id: str) -> int:
+        """Count the bytes of a job's downloads that are here, while they arrive."""
+        found = 0
+        with suppress(OSError):  # what is seen may be gone at once
+            for path in (self._spool / export_id).iterdir():
+                found += path.stat().st_size if path.suffix in ("", ".part") else 0
+        return found
 
     def hand_over(self, export_id: str, other: str) -> Path:
         """Give a job's downloads to another job, whose folder is returned."""

@@ -14,7 +14,7 @@ from pathlib import Path
 import platformdirs
 
 from tap_analytics_exports.errors import SettingsError
-from tap_analytics_exports.jobs.ledger import Ledger
+from tap_analytics_exports.jobs.ledger import AlreadyRunning, Ledger
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import Settings
 
@@ -34,17 +34,22 @@ class Places:
         self._settings = settings
         self._ledgers: list[Ledger] = []
 
-    def ledger(self, key: str) -> Ledger:
+    def ledger(self, key: str, whose: str) -> Ledger:
         """Open an export's ledger, with a folder for downloads, which outlive a crash if the ledger does.
 
         Args:
             key: A name for what belongs to the export.
+            whose: The export, for messages.
 
         Raises:
             AlreadyRunning: Another process has the export in hand.
             SettingsError: Downloads can't lie where they are to.
         """
-        ledger = self._kept(key) or Ledger(None, self._spool / key)
+        try:
+            ledger = self._kept(key)
+        except AlreadyRunning as error:
+            raise AlreadyRunning(f"{whose}: {error}") from None
+        ledger = ledger or Ledger(None, self._spool / key)
         self._ledgers.append(ledger)
         return ledger
 

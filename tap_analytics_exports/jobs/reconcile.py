@@ -47,6 +47,7 @@ def reconcile(
     last_export_id: str,
     wanted: Collection[str],
     now: datetime,
+    again: bool = False,
 ) -> Reconciled:
     """Decide what becomes of the jobs of a stream that earlier runs have triggered.
 
@@ -57,11 +58,15 @@ def reconcile(
         last_export_id: Of the snapshot whose rows are safe.
         wanted: The fingerprints of the windows that this run has to do.
         now: The time, in UTC.
+        again: Whether windows are exported again whatever the bookmark says; all other jobs are left alone.
     """
     known = {entry.export_id: entry for entry in (*state, *ledger)}
     result = Reconciled()
+    bookmark = None if again else bookmark
     for entry in sorted(known.values(), key=lambda entry: entry.last_submitted_at):
-        if entry.error is not None:
+        if again and entry.request not in wanted:
+            result.waiting.append(entry)
+        elif entry.error is not None:
             result.failed.append((entry, entry.error))
         elif _has_served(entry, bookmark, last_export_id, now, wanted=entry.request in wanted):
             result.forgotten.append(entry.export_id)

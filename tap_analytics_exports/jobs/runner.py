@@ -12,10 +12,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from tap_analytics_exports.archive import Archive
 from tap_analytics_exports.errors import (
     Ambiguous,
     Busy,
     ExportFailed,
+    FilesRefused,
     Interrupted,
     JobGone,
     NoData,
@@ -24,6 +26,7 @@ from tap_analytics_exports.errors import (
     Unreachable,
 )
 from tap_analytics_exports.jobs.job import ATTEMPTS, Job, Part, Phase, PlannedWindow, now
+from tap_analytics_exports.jobs.keeping import keep
 from tap_analytics_exports.jobs.lanes import Lane
 from tap_analytics_exports.jobs.reconcile import LOST
 from tap_analytics_exports.parse import Dialect, frames
@@ -56,15 +59,26 @@ class Runner:
         lane: Its windows.
         settings: For the clocks and the downloads.
         stop: Set when the run is to stop.
+        archive: Where files are kept, before anybody reads their rows; None: nowhere.
+        downloads: Whether jobs are brought here; else they end when their vendor has their files.
     """
 
     def __init__(
-        self, provider: Provider[Any, Any], lane: Lane, settings: Settings, stop: threading.Event
+        self,
+        provider: Provider[Any, Any],
+        lane: Lane,
+        settings: Settings,
+        stop: threading.Event,
+        *,
+        archive: Archive | None = None,
+        downloads: bool = True,
     ) -> None:
+        self._archive = archive if downloads else None
         self._provider = provider
         self._lane = lane
         self._settings = settings
         self._stop = stop
+        self._done = (Phase.FETCHED,) if downloads else (Phase.READY, Phase.FETCHED)
 
     def run(self, window: PlannedWindow) -> None:
         """Carry out a window's job; how it ended, and why, stands in it afterwards.
@@ -87,30 +101,44 @@ class Runner:
         try:
             self._lane.check()
             self._carry_out(job)
+            if self._archive is not None:
+                keep(self._archive, self._provider, job)
         except Refused as error:
-            self._lane.refusal = str(error)
-            (job.suspend if job.sent else job.fail)(str(error), refused=True)
+            self._lane.refusal = error
+            self._give_up(job, error, refused=job.sent or not isinstance(error, FilesRefused))
         except Unreachable as error:
-            (job.suspend if job.sent else job.fail)(f"{job}: {error}")
+            self._give_up(job, error, then="nothing was triggered, and the next run tries again")
+        except Ambiguous as error:
+            job.fail(f"{job.says(error)}; the next run triggers another")
         except _Retry as error:
             if job.number < ATTEMPTS:
-                job.retry(f"{job}: {error}", error.part)
+                job.retry(job.says(error), error.part)
             else:
-                job.fail(f"{job}: {error}")
+                job.fail(
+                    f"{job.says(error)}; this was the last of {ATTEMPTS} tries, and the next run begins anew"
+                )
         except TapError as error:
-            job.fail(f"{job}: {error}")
+            job.fail(job.says(error))
+
+    def _give_up(
+        self, job: Job, error: TapError, *, refused: bool = False, then: str = "nothing was triggered"
+    ) -> None:
+        """End a job for this run, with which a later one goes on if it was triggered."""
+        end = job.suspend if job.sent else job.fail
+        # With an empty handle nothing was triggered: the vendor answers with the file itself.
+        if any(part.handle for part in job.parts):
+            then = "the job is kept, and the next run goes on with it"
+        end(f"{job.says(error)}; {then}", refused=refused)
 
     def _carry_out(self, job: Job) -> None:
-        """Bring every part of a job here.
+        """Bring every part of a job here, or as far as it is to come.
 
         Raises:
             TapError: The job failed.
         """
-        while (
-            part := next((part for part in job.parts if part.phase is not Phase.FETCHED), None)
-        ) is not None:
+        while (part := next((part for part in job.parts if part.phase not in self._done), None)) is not None:
             try:
-                job.fetch(part, self._fetch(job, part))
+                self._carry_out_part(job, part)
             except NoData:
                 job.fetch(part, [])
             except JobGone as error:
@@ -125,13 +153,18 @@ class Runner:
                 else:
                     raise
 
-    def _fetch(self, job: Job, part: Part) -> list[LocalFile]:
-        """Carry out one remote run, from its trigger to its files here."""
+    def _carry_out_part(self, job: Job, part: Part) -> None:
+        """Carry out one remote run, from its trigger to its files here, or until they are to be had."""
         adopted = job.resumed and part.handle is not None
         if part.handle is None:
             self._trigger(job, part)
         if not self._await(job, part):
-            return []
+            job.fetch(part, [])
+        elif part.phase not in self._done:
+            job.fetch(part, self._fetch(job, part, adopted=adopted))
+
+    def _fetch(self, job: Job, part: Part, *, adopted: bool) -> list[LocalFile]:
+        """Bring the files of a remote run here."""
         timeout = part.request.export.export_timeout
         deadline = now() + timeout  # of the transfer, for which the vendor may keep us waiting, too
         folder = job.planned.ledger.files(job.export_id)
@@ -164,7 +197,7 @@ class Runner:
             except Unreachable as error:
                 if error.after is None:
                     raise
-                self._wait(max(next(waits), error.after), deadline, error, "its files were not to be had")
+                self._wait(max(next(waits), error.after), deadline, error, "its files could not be fetched")
 
     def _download(self, remote: RemoteFile, path: Path, deadline: datetime, dialect: Dialect) -> LocalFile:
         """Bring a file here, and wait where the vendor has no room for that now."""
@@ -180,9 +213,8 @@ class Runner:
                     stop=self._stop,
                 )
             except Busy as error:
-                self._wait(
-                    max(next(waits), error.after or 0.0), deadline, error, "its file was not to be had"
-                )
+                for seconds in (max(next(waits), error.after or 0.0), 0.0):  # and see whether it is too late
+                    self._wait(seconds, deadline, error, "its file could not be fetched")
             except OSError as error:
                 if error.errno not in _FULL:
                     raise
@@ -264,11 +296,13 @@ class Runner:
                     unknown[word] += 1
                     if unknown[word] == UNKNOWN_POLLS:
                         raise ExportFailed(
-                            f"the vendor calls the job's state {word!r}, a word it does not document"
+                            f"{UNKNOWN_POLLS} polls were answered with what the vendor does not document, "
+                            f"{word!r}; check base_url, or ask the vendor what that means"
                         )
+            advice = "make the window shorter" if part.request.window else "let the export ask for less"
             try:
                 asked = trouble and trouble.after
-                self._wait(max(next(waits), asked or 0.0), deadline, trouble, "not ready")
+                self._wait(max(next(waits), asked or 0.0), deadline, trouble, "not ready", advice)
             except ExportFailed:
                 self._cancel(job, part)
                 raise
@@ -312,11 +346,18 @@ class Runner:
             waited += step
             yield step
 
-    def _wait(self, seconds: float, deadline: datetime, trouble: TapError | None, what: str) -> None:
+    def _wait(
+        self,
+        seconds: float,
+        deadline: datetime,
+        trouble: TapError | None,
+        what: str,
+        or_else: str = "run later",
+    ) -> None:
         left = (deadline - now()).total_seconds()
         if left <= 0:
             cause = f" (last: {trouble})" if trouble else ""
-            raise ExportFailed(f"{what} within export_timeout{cause}; raise it, or make the window shorter")
+            raise ExportFailed(f"{what} within export_timeout{cause}; raise it, or {or_else}")
         if self._stop.wait(min(seconds, left)):
             raise Interrupted
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from tap_analytics_exports.archive import Archive
 from tap_analytics_exports.errors import Interrupted
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow
 from tap_analytics_exports.jobs.lanes import Lane
@@ -29,11 +30,17 @@ class Jobs:
         providers: Those in use, by name.
         settings: For the clocks, the downloads and the limits.
         stop: Set when the run is to stop.
+        archive: Where files are kept; None: nowhere.
     """
 
     def __init__(
-        self, providers: Mapping[str, Provider[Any, Any]], settings: Settings, stop: threading.Event
+        self,
+        providers: Mapping[str, Provider[Any, Any]],
+        settings: Settings,
+        stop: threading.Event,
+        archive: Archive | None = None,
     ) -> None:
+        self._archive = archive
         self._providers = providers
         self._settings = settings
         self._stop = stop
@@ -45,6 +52,15 @@ class Jobs:
         self._threads: list[threading.Thread] = []
         self._written: deque[Job] = deque()
         self.tell = self._news.put
+
+    def check_archive(self) -> None:
+        """See that what jobs make can be kept, where it is to be.
+
+        Raises:
+            SettingsError: It can't.
+        """
+        if self._archive is not None:
+            self._archive.check()
 
     def plan(self, windows: Sequence[PlannedWindow], over: Sequence[Job] = ()) -> None:
         """Add a stream's windows, in their order; streams come in the order of their rows.
@@ -59,11 +75,13 @@ class Jobs:
             self._lanes[window.provider].add(window)
             self._notice(window.job)
 
-    def start(self) -> None:
-        """Let the lanes run."""
+    def start(self, *, downloads: bool = True) -> None:
+        """Let the lanes run; without downloads, jobs end when their vendors have their files."""
         for name, lane in self._lanes.items():
             provider = self._providers[name]
-            runner = Runner(provider, lane, self._settings, self._stop)
+            runner = Runner(
+                provider, lane, self._settings, self._stop, archive=self._archive, downloads=downloads
+            )
             for i in range(min(provider.concurrent_exports, lane.size())):
                 thread = threading.Thread(
                     target=self._work, args=[lane, runner], name=f"{name}-{i}", daemon=True
@@ -128,18 +146,26 @@ class Jobs:
             lane.close()
         self._news.put(None)
 
-    def close(self, seconds: float) -> None:
-        """Stop, and wait so long for the threads."""
+    def close(self, seconds: float) -> bool:
+        """Stop, wait so long for the threads, and tell whether all have ended."""
         self.stop()
         until = time.monotonic() + seconds
         for thread in self._threads:
             thread.join(max(0.0, until - time.monotonic()))
+        if self._archive is not None:
+            self._archive.close()
+        return not any(thread.is_alive() for thread in self._threads)
 
-    def drop_written(self) -> None:
-        """Drop the downloads of written jobs, at the end of a run, as their vendors still have them."""
+    def drop_written(self, *, forget: bool = False) -> None:
+        """Drop the downloads of written jobs, at the end of a run, as their vendors still have them.
+
+        Args:
+            forget: Drop the jobs too, so that no run goes on with them.
+        """
         for job in self._written:
             if job.outcome is Outcome.WRITTEN:
-                job.planned.ledger.drop_files(job.export_id)
+                drop = job.planned.ledger.forget if forget else job.planned.ledger.drop_files
+                drop(job.export_id)
 
     def _notice(self, job: Job) -> bool:
         """Take note of how a job is, and tell whether the state has to say so at once."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
@@ -85,6 +84,9 @@ def status_of(job: Job) -> JobStatus:
     with job.planned.lock:
         files, count = job.files, job.count
         stage = _stage(job)
+        arrived = sum(file.size for file in files)
+        if stage == "downloading":
+            arrived = job.planned.ledger.arrived(job.export_id)
         return JobStatus(
             stream=job.planned.stream,
             provider=job.planned.provider,
@@ -102,7 +104,7 @@ def status_of(job: Job) -> JobStatus:
             writing_at=job.writing_at,
             finished_at=job.finished_at,
             files=len(files),
-            bytes=_arrived(job) if stage == "downloading" else sum(file.size for file in files),
+            bytes=arrived,
             rows=count.rows,
             rejected=count.rejected,
             first_rejected=clean(count.first),
@@ -146,12 +148,3 @@ def _stage(job: Job) -> Stage:
     if Phase.READY in phases:
         return "downloading"
     return "running" if Phase.SENT in phases else "queued"
-
-
-def _arrived(job: Job) -> int:
-    """Count the bytes of a job's downloads so far."""
-    found = 0
-    for path in job.planned.ledger.files(job.export_id).iterdir():
-        with suppress(OSError):  # it has got its name meanwhile
-            found += path.stat().st_size
-    return found

@@ -1,4 +1,8 @@
-"""What a provider must answer. A vendor's own file holds what is true of that vendor, and nothing else."""
+"""What a provider must answer. A vendor's own file holds what is true of that vendor, and nothing else.
+
+All that a provider of another package may rely on is in `__all__` here: the verbs and their values, the
+structs for its settings, what it asks a vendor with, and the errors by which it says what went wrong.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +12,75 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
+from tap_analytics_exports.errors import (
+    Ambiguous,
+    Busy,
+    ExportFailed,
+    JobGone,
+    NoData,
+    Refused,
+    Unreachable,
+)
 from tap_analytics_exports.parse import Dialect
-from tap_analytics_exports.settings import Column, ColumnKind, Export, ProviderSettings
-from tap_analytics_exports.transport.download import RemoteFile
+from tap_analytics_exports.providers import answers
+from tap_analytics_exports.redaction import clean, hide
+from tap_analytics_exports.settings import (
+    Check,
+    Column,
+    ColumnKind,
+    Export,
+    HttpUrl,
+    ProviderSettings,
+    Secret,
+    about,
+)
+from tap_analytics_exports.transport.auth import Auth, FixedAuth, LoginAuth
+from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
+from tap_analytics_exports.transport.http import Http
 from tap_analytics_exports.transport.network import Network
+from tap_analytics_exports.transport.rate_limiter import RateLimiter
 from tap_analytics_exports.windows import Window
+
+__all__ = [
+    "Ambiguous",
+    "Auth",
+    "Body",
+    "Busy",
+    "Check",
+    "Column",
+    "ColumnKind",
+    "Dialect",
+    "Empty",
+    "Export",
+    "ExportFailed",
+    "Failed",
+    "FixedAuth",
+    "Handle",
+    "Http",
+    "HttpUrl",
+    "JobGone",
+    "JobState",
+    "LoginAuth",
+    "Network",
+    "NoData",
+    "Provider",
+    "ProviderSettings",
+    "RateLimiter",
+    "Ready",
+    "Refused",
+    "RemoteFile",
+    "Request",
+    "Running",
+    "Secret",
+    "Unknown",
+    "Unreachable",
+    "Wanted",
+    "Window",
+    "about",
+    "answers",
+    "clean",
+    "hide",
+]
 
 Handle = dict[str, Any]
 """The little JSON that lets a later process find a job again; never a signed URL, never a token."""

@@ -45,9 +45,9 @@ _ROOT = "/gdc/"
 
 # What to look at for each refusal of a report's export.
 _TRIGGER_ADVICE = {
-    400: "check report_id, which must be a table report, and date_identifier",
+    400: "check report_id, which must be of a report that is saved as a table, and date_identifier",
     403: "check that the user may see this report and this workspace",
-    404: "check report_id and workspace_id",
+    404: "check report_id, the number at the end of the report's URL in Flex Insights, and workspace_id",
 }
 _MAYBE = "an export may have been triggered"
 _SHOWN = 10  # reports that a message names
@@ -55,6 +55,11 @@ _RESULT_ADVICE = {
     400: "open the report in Flex Insights to see what it lacks",
     403: "check that the user may see all that the report shows",
 }
+
+# A raw export has at most 1 GB (Twilio, "Export data"); of more, it is "not computable due to the size of the
+# result set" (gooddata/gooddata-ruby, issue 894).
+_TOO_LARGE = "due to the size"
+_SMALLER = "make the window shorter, or the report smaller"
 
 
 class _Handle(Struct):
@@ -162,7 +167,12 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             network=self.network,
         )
         self._http = Http(
-            NAME, settings.base_url, auth=self._session, rate_limiter=rate_limiter, network=self.network
+            NAME,
+            settings.base_url,
+            auth=self._session,
+            credentials="username and password",
+            rate_limiter=rate_limiter,
+            network=self.network,
         )
         self._workspace = answers.segment(settings.workspace_id)
         self._lock = threading.Lock()
@@ -279,13 +289,15 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                     return Empty()
                 case 404 | 410:  # 410 also for a task that failed (keboola/gooddata-php-client)
                     raise JobGone(
-                        f"{gooddata.message(self._http, response)}; Flex Insights has no such result any more"
+                        f"{gooddata.message(self._http, response)}; Flex Insights has no such result any "
+                        "more; if that goes on, see whether the report opens in Flex Insights"
                     )
                 case status if status >= 500:
                     raise Unreachable(gooddata.message(self._http, response))
                 case status if status >= 400:
+                    message = gooddata.message(self._http, response)
                     advice = _RESULT_ADVICE.get(status, _RESULT_ADVICE[400])
-                    return Failed(f"{gooddata.message(self._http, response)}; {advice}")
+                    return Failed(f"{message}; {_SMALLER if _TOO_LARGE in message else advice}")
             kind = response.headers.get("Content-Type") or "no content type"
             return Unknown(f"{answers.call(self._http, response)} with {kind[:80]} in place of the report")
 
@@ -336,7 +348,8 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                 )
                 if response.status_code >= 300:
                     raise ExportFailed(
-                        f"{gooddata.message(self._http, response)}; check workspace_id and the user's rights"
+                        f"{gooddata.message(self._http, response)}; check workspace_id, and that the user "
+                        "belongs to it"
                     )
                 # What is unknown is missing from the list, with status 200 (recorded by gooddata-ruby).
                 found = answers.read(self._http, response, _Attributes).identifiers
@@ -344,7 +357,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
                 if not uris:
                     raise ExportFailed(
                         f"{NAME}: the workspace {self.settings.workspace_id} has no attribute "
-                        f"{identifier!r}; check date_identifier"
+                        f"{identifier!r}; check date_identifier, which is not the attribute's title"
                     )
                 self._uris[identifier] = uris[0]
             return self._uris[identifier]

@@ -40,7 +40,8 @@ logger = clean_logger(__name__)
 # The causes that the download page gives for its status codes.
 _ADVICE = {
     400: "check filters, step_data and what else the export sets",
-    403: "check the subscription, the organization_id and the token's permission for reporting",
+    403: "check that the organization has a subscription to reporting, organization_id, and that the token's "
+    "user may see reports",
     406: "giosg does not implement this filter: change `filters`",
 }
 
@@ -112,6 +113,8 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
             NAME,
             settings.base_url,
             auth=FixedAuth(f"{settings.auth_scheme} {settings.api_token}"),
+            credentials="api_token and auth_scheme; tokens are made at "
+            "https://service.giosg.com/settings/live/company/tokens, and end with their user",
             rate_limiter=RateLimiter(settings.requests_per_minute),
             network=self.network,
         )
@@ -256,7 +259,8 @@ class Giosg(Provider[GiosgSettings, GiosgExport]):
                 raise ExportFailed(f"{message}; {_ADVICE[status]}")
             # 500 is "an unexpected error with the query", 504 is a host that no longer waits for it.
             large = status in (500, 504) and window.end - window.start > _SHORT and export.limit is None
-            raise ExportFailed(message, retry=status in (500, 502), split=large)
+            advice = "if that goes on, make the window shorter or the filters narrower"
+            raise ExportFailed(f"{message}; {advice}", retry=status in (500, 502), split=large)
 
         with self._http.body(
             "POST",

@@ -132,7 +132,8 @@ class Session:
         """The TT, which stands in the body and in a header."""
         if response.status_code in (401, 403):
             raise Refused(
-                f"{message(self._http, response)}; the login was accepted, but no token came after it"
+                f"{message(self._http, response)}; the login was accepted, but no token came after it; ask "
+                "Flex Insights Support what the user lacks"
             )
         if response.status_code != 200:
             raise Unreachable(

@@ -73,7 +73,7 @@ _NEWEST = 500
 
 # What to look at for each refusal of an export.
 _ADVICE = {
-    400: "check query_id",
+    400: "check query_id, the id of a stored Analytics Query",
     403: "check that the credentials may create exports and see this query",
     404: "check base_url",
     405: "check base_url",
@@ -194,7 +194,12 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         super().__init__(settings, network)
         rate_limiter = RateLimiter(settings.requests_per_minute)
         self._http = Http(
-            NAME, settings.base_url, auth=self._auth(), rate_limiter=rate_limiter, network=self.network
+            NAME,
+            settings.base_url,
+            auth=self._auth(),
+            credentials="api_token and auth_scheme" if settings.api_token else "username and password",
+            rate_limiter=rate_limiter,
+            network=self.network,
         )
         # Without credentials: for the login, and for signed URLs, whose host refuses a second way to sign in.
         self._plain = Http(NAME, settings.base_url, rate_limiter=rate_limiter, network=self.network)
@@ -240,7 +245,10 @@ class Gooee(Provider[GooeeSettings, GooeeExport]):
         except answers.Malformed as error:
             return Unknown(str(error))
         if export.word == "failed":
-            return Failed(f"{NAME}: the export failed: {export.why}; look at the query query_id in Gooee")
+            return Failed(
+                f"{NAME}: the export failed: {export.why}; see whether the query {request.export.query_id} "
+                "(query_id) runs in Gooee"
+            )
         if export.word == "complete" and export.rows == 0 and not export.url:
             return Empty()
         return _STATES.get(export.word) or Unknown(export.word)

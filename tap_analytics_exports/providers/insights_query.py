@@ -1,8 +1,11 @@
-"""The query that IntelePeer's Insights API takes."""
+"""The query that IntelePeer's Insights API takes, and the list of files that it gives."""
 
 from __future__ import annotations
 
+import ast
+import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -53,3 +56,17 @@ def by_event(event: str, filters: Mapping[str, Any]) -> Mapping[str, Any]:
 def second(moment: datetime) -> str:
     """A moment as the API reads it; a fraction of a second belongs to the window after (code 422-6)."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def paths_in(status: str) -> list[str]:
+    """The files that an answer names, in a list as Python 2 writes it; empty: none, or nothing to be read.
+
+    See IntelePeer, "Get Results Download Link"; they are sorted, so that rows keep their numbers.
+    """
+    found = re.search(r"Download:\s*(\[.*\])", status, re.DOTALL)
+    paths = None
+    with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+        paths = ast.literal_eval(found[1]) if found else None
+    if not paths or not all(isinstance(path, str) for path in paths):
+        return []
+    return sorted(set(paths))

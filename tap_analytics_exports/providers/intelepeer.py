@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from datetime import timedelta
 from typing import Annotated, Any, ClassVar
 
@@ -14,6 +11,7 @@ from msgspec import Meta, Struct
 
 from tap_analytics_exports.errors import (
     Ambiguous,
+    Busy,
     ExportFailed,
     JobGone,
     Refused,
@@ -32,7 +30,7 @@ from tap_analytics_exports.providers.base import (
     Running,
     Unknown,
 )
-from tap_analytics_exports.providers.insights_query import by_event, query, second
+from tap_analytics_exports.providers.insights_query import by_event, paths_in, query, second
 from tap_analytics_exports.redaction import clean_logger
 from tap_analytics_exports.settings import (
     Column,
@@ -96,7 +94,7 @@ STATES: dict[str, JobState] = {
 HOUR = timedelta(hours=1)
 
 _TRIGGER_ADVICE = {
-    403: "check that the API user may use the Insights API",
+    403: "check that the user is an API Access user of the Customer Portal and may use the Insights API",
     404: "check base_url",
 }
 
@@ -180,7 +178,13 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
     def __init__(self, settings: IntelePeerSettings, network: Network | None = None) -> None:
         super().__init__(settings, network)
         rate_limiter = RateLimiter(settings.requests_per_minute)
-        self._portal = Http(NAME, settings.auth_url, rate_limiter=rate_limiter, network=self.network)
+        self._portal = Http(
+            NAME,
+            settings.auth_url,
+            setting="auth_url",
+            rate_limiter=rate_limiter,
+            network=self.network,
+        )
         auth: Auth = (
             FixedAuth(f"Bearer {settings.api_token}")
             if settings.api_token
@@ -191,6 +195,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             NAME,
             settings.base_url,
             auth=auth,
+            credentials="api_token" if settings.api_token else "username and password",
             rate_limiter=rate_limiter,
             network=self.network,
             passing=PASSING - {500},
@@ -198,6 +203,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         self._files = file_store(NAME, settings, self.network)
         self._events: dict[str, list[str]] | None = None  # the fields of each, once the API has listed them
         self._trouble: TapError | None = None  # why it could not be asked before the run
+        self._reached = False  # whether the server of files was, and let us in
         self._ways: tuple[bool, ...] = (True, False)  # to leave a window's end out, see `query`
 
     def check(self) -> None:
@@ -235,6 +241,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         if second(window.start) == second(window.end):
             return {}
         fields = request.columns or self._fields(export)
+        self._reach_files()
         for half_open in self._ways:
             body = query(
                 export.event,
@@ -318,6 +325,17 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         """The common fields."""
         return COMMON
 
+    def _reach_files(self) -> None:
+        """See once a run that results can be fetched, for a query is paid for whether they can or not."""
+        if not self._reached:
+            try:
+                self._files.check()
+            except Unreachable as error:
+                if error.after is None:
+                    raise
+                raise Busy(str(error), error.after) from None
+            self._reached = True
+
     def _log_in(self) -> str:
         """A token for 24 hours (IntelePeer, "Authentication")."""
         login = {"username": self.settings.username, "password": self.settings.password}
@@ -325,7 +343,10 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             "POST", self.settings.auth_url, json=login, headers={"Accept": "application/json"}
         )
         if response.status_code in (400, 401, 403):
-            raise Refused(f"{_message(self._portal, response)}; check auth_url, username and password")
+            raise Refused(
+                f"{_message(self._portal, response)}; check auth_url, username and password, "
+                "which must be those of an API Access user (Customer Portal > User Management)"
+            )
         if response.status_code >= 300:
             raise Unreachable(
                 f"{_message(self._portal, response)}, which is no answer to a login; check auth_url"
@@ -337,7 +358,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         """The fields that are particular to each event (IntelePeer, "Get Available Fields")."""
         response = self._http.ask("GET", "Q")
         if response.status_code == 403:
-            raise Refused(f"{_message(self._http, response)}; check what the credentials allow")
+            raise Refused(f"{_message(self._http, response)}; {_TRIGGER_ADVICE[403]}")
         if response.status_code >= 300:
             raise Unreachable(f"{_message(self._http, response)}; check base_url")
         then = "it is no list of events and fields; check base_url"
@@ -367,7 +388,7 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
         if export.event not in events:
             raise ExportFailed(
                 f"{NAME}: there is no event {export.event!r}; the API knows {', '.join(events)}, "
-                "and upper and lower case count"
+                f"and upper and lower case count{did_you_mean(export.event, events)}"
             )
         return events[export.event]
 
@@ -382,25 +403,20 @@ class IntelePeer(Provider[IntelePeerSettings, IntelePeerExport]):
             raise JobGone(f"{message}; IntelePeer does not know the query any more")
         if response.status_code >= 500:
             raise Unreachable(message)
-        raise ExportFailed(f"{message}; check base_url, and that the API user may use the Insights API")
+        raise ExportFailed(f"{message}; check base_url; {_TRIGGER_ADVICE[403]}")
 
     def _paths(self, handle: Handle) -> list[str] | None:
-        """Where the files lie, from a list as Python 2 writes it; None while there are none.
-
-        See IntelePeer, "Get Results Download Link"; its names are sorted, so that rows keep their numbers.
-        """
+        """Where the files lie; None while there are none."""
         status = self._ask(handle).status
         if "not finish" in status.lower():
             return None
-        found = re.search(r"Download:\s*(\[.*\])", status, re.DOTALL)
-        paths = None
-        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
-            paths = ast.literal_eval(found[1]) if found else None
-        if not paths or not all(isinstance(path, str) for path in paths):
+        paths = paths_in(status)
+        if not paths:
             raise ExportFailed(
-                f"{NAME}: query {handle['id']} is completed, but names no files: {answers.said(status)!r}"
+                f"{NAME}: query {handle['id']} is completed, but names no files: "
+                f"{answers.said(status)!r}; ask IntelePeer's support"
             )
-        return sorted(set(paths))
+        return paths
 
 
 def _failure(request: Request[IntelePeerExport], messages: str) -> JobState:

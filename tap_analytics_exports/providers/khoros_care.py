@@ -59,8 +59,8 @@ _GET = frozenset({"conversation", "conversation_actions", "user"})
 # What the tap itself sends, and which setting says it.
 _OWN_PARAMETERS = {
     "companyKey": "set `company_key`",
-    "startTime": "it is the window's",
-    "endTime": "it is the window's",
+    "startTime": "leave it out, as it is the window's",
+    "endTime": "leave it out, as it is the window's",
     "reportFormat": "set `format`",
     "reportMetrics": "set `metrics`",
 }
@@ -69,6 +69,9 @@ _OWN_PARAMETERS = {
 _TOO_LARGE = "Too many buckets"
 _FEWER = "set a larger parameters.timeInterval, or a shorter window"
 
+# Where both are found.
+_CONSOLE = "Account Admin > General Settings > Analytics API Settings"
+
 # Details of a closed workflow. The Quick Start has COMPLETED and FAILED; ids are as in Amazon SWF, whose
 # reference has the others (WorkflowExecutionInfo, closeStatus). What timed out may not do so next time.
 _CLOSED: Mapping[str, JobState] = {"COMPLETED": Ready(), "CONTINUED_AS_NEW": Running("CONTINUED_AS_NEW")}
@@ -76,13 +79,15 @@ _PASSING = "TIMED_OUT"
 
 # What to look at for each refusal, whose body is `{}` in the reference.
 _TRIGGER_ADVICE = {
-    400: "check export_id, metrics and parameters: one of them is not what this export takes",
-    403: "check that the user, of type Analytics, has the Analytics Reports API and this export",
-    404: "check export_id and section: there is no such export at base_url",
-    405: "check export_id and section: the export takes neither GET nor POST",
+    400: "check parameters and metrics, which must be what this export takes, and company_key, which is in "
+    f"{_CONSOLE}",
+    403: "check that the user is of type Analytics and may use the Reports API (Khoros Support gives both)",
+    404: "check export_id and section (report or marketing), and that base_url is the Analytics API URL of "
+    f"{_CONSOLE}",
+    405: "check export_id and section (report or marketing): the export takes neither GET nor POST",
 }
 _RESULT_ADVICE = {
-    400: "check base_url, which must be the Analytics API URL of the app's settings",
+    400: f"check base_url and company_key, which must be those of {_CONSOLE}",
     403: "check that the user still has the Analytics Reports API",
 }
 
@@ -197,6 +202,7 @@ class KhorosCare(Provider[KhorosCareSettings, KhorosCareExport]):
             NAME,
             settings.base_url,
             auth=FixedAuth.basic(settings.username, settings.password),
+            credentials="username and password, which must be of a user of type Analytics",
             # 20 requests a minute (Rate limits), whichever they are.
             rate_limiter=RateLimiter(settings.requests_per_minute),
             network=self.network,
@@ -409,9 +415,13 @@ def _state(progress: _Progress) -> JobState:
     if state == "RUNNING":
         return Running(state)
     if state != "CLOSED" or not detail:  # the Quick Start has a detail wherever a workflow is closed
-        return Unknown(f"{state}/{detail}")
+        return Unknown(f"{state} {detail}".strip())
     reason = f": {text}" if (text := answers.said(progress.reason)) else ""
-    failed = Failed(f"{NAME}: the workflow was closed with {detail}{reason}", retry=detail == _PASSING)
+    failed = Failed(
+        f"{NAME}: the workflow was closed with {detail}{reason}; if that goes on, make the window shorter or "
+        "ask Khoros Support",
+        retry=detail == _PASSING,
+    )
     return _CLOSED.get(detail, failed)
 
 

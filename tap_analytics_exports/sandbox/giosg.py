@@ -133,7 +133,7 @@ class Giosg(Service):
             window=(start, end),
             build=self._file,
         )
-        job.ready = 0.0
+        job.ready = job.created.timestamp() + self.hub.knobs.giosg_seconds
         await asyncio.sleep(self.hub.knobs.giosg_seconds)
         if job.outcome not in {"done", "empty"}:
             refuse({"detail": "An unexpected error occurred with the query."}, 500)

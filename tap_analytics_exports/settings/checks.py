@@ -91,7 +91,7 @@ def window_problem(window: timedelta) -> str | None:
 def lookback_problem(lookback: timedelta) -> str | None:
     """Of how far to reach back."""
     if lookback < timedelta(0):
-        return "must not be negative"
+        return "must not be negative; such as P2D, or PT0S for none"
     return length_problem(lookback) if lookback else None
 
 
@@ -146,6 +146,13 @@ def path_problem(path: str) -> str | None:
     except RuntimeError:
         return "begins with a home folder that is not known; expected a path, such as ~/exports"
     return None
+
+
+def archive_problem(url: str) -> str | None:
+    """Of where files are kept; nothing is wrong with an empty text, which is nowhere."""
+    if "@" in url.partition("://")[2].partition("/")[0]:
+        return "must not name a user or a password; S3 is reached with the usual AWS environment"
+    return batch_root_problem(url) if url else None
 
 
 def batch_root_problem(root: str) -> str | None:

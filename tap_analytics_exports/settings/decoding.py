@@ -43,7 +43,10 @@ _WORDS: Mapping[type[inspect.Type], str] = {
 
 
 def decode(
-    config: Mapping[str, Any], blocks: Mapping[str, type[ProviderSettings]], also: Collection[str] = ()
+    config: Mapping[str, Any],
+    blocks: Mapping[str, type[ProviderSettings]],
+    also: Collection[str] = (),
+    broken: Mapping[str, str] | None = None,
 ) -> Settings:
     """Decode a configuration.
 
@@ -51,6 +54,7 @@ def decode(
         config: The configuration as the user wrote it, nested: JSON values.
         blocks: The type of each known provider's block, by its name.
         also: Names at the top level that are somebody else's to read.
+        broken: Names of blocks that can't be used here, and why not.
 
     Returns:
         The settings, with each export's overrides filled in.
@@ -60,7 +64,10 @@ def decode(
     """
     reader = _Reader()
     top = _names(TopLevel)
-    reader.refuse_unknown(config, [*top, *blocks], "", also)
+    broken = broken or {}
+    reader.refuse_unknown(config, [*top, *blocks], "", [*also, *broken])
+    for name in filter(config.get, broken):
+        reader.say(name, broken[name])
     given = {key: value for key, value in config.items() if key in top}
     if not given.get("batch_config"):
         given.pop("batch_config", None)  # {} is none, as for the SDK
@@ -190,7 +197,9 @@ class _Reader:
     def _export(self, path: str, export: Export, settings: Settings) -> None:
         """Fill in what is inherited, and check what no field alone can say."""
         if export.name in self._streams:
-            self.say(f"{path}.name", f"{export.name!r} is already {self._streams[export.name]}")
+            self.say(
+                f"{path}.name", f"{export.name!r} is already {self._streams[export.name]}; choose another"
+            )
         self._streams[export.name] = path
         for name in ("window", "lookback", "start_date", "timezone", "export_timeout"):
             if getattr(export, name) is None:

@@ -297,6 +297,15 @@ class TopLevel(Struct, kw_only=True):
         ),
         Check(checks.path_problem),
     ] = None
+    archive_url: Annotated[
+        str | None,
+        about(
+            "Archive",
+            "A folder, file:///path or s3://bucket/path, where every file is also kept as its vendor made "
+            "it, for `--replay`; none: nowhere",
+        ),
+        Check(checks.archive_problem),
+    ] = None
     ca_bundle: Annotated[
         str | None,
         about(

@@ -33,6 +33,9 @@ class CommandLine(TapAnalyticsExports):
         config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
+        streams: str | None = None,
+        backfill: str | None = None,
+        replay: str | None = None,
     ) -> None:
         """Run the tap, and end the process with the code that tells how it went."""
         if plan and about_format == "markdown":
@@ -48,7 +51,8 @@ class CommandLine(TapAnalyticsExports):
                 config=config.config,
                 parse_env_config=config.parse_env,
                 state=given.state(state) if state else None,
-                catalog=given.json_object(catalog, "catalog") if catalog else None,
+                catalog=given.catalog(catalog) if catalog else None,
+                run=cls._run_of(streams, backfill, replay, sample=sample),
             )
         except (ConfigValidationError, SettingsError) as error:
             for problem in error.errors if isinstance(error, ConfigValidationError) else error.problems:
@@ -83,6 +87,17 @@ class CommandLine(TapAnalyticsExports):
             "`columns` of its settings with the types that were seen. No bookmark moves, and the next run "
             "uses these exports.",
         }
+        options = {
+            "--streams": ("NAMES", "Run these exports only, such as calls,messages."),
+            "--backfill": (
+                "START/END",
+                "Export the windows of this span again, whatever the bookmarks say, which stay.",
+            ),
+            "--replay": (
+                "START/END",
+                "As --backfill, with the files that archive_url has; no vendor is asked for anything.",
+            ),
+        }
         command.params += [click.Option([flag], is_flag=True, help=text) for flag, text in flags.items()]
         command.params.append(
             click.Option(
@@ -92,7 +107,32 @@ class CommandLine(TapAnalyticsExports):
                 help="Write a page about the run when it ends, however it ends.",
             )
         )
+        command.params += [
+            click.Option([name], metavar=shape, help=text) for name, (shape, text) in options.items()
+        ]
         return command
+
+    @staticmethod
+    def _run_of(
+        streams: str | None, backfill: str | None, replay: str | None, *, sample: bool
+    ) -> dict[str, Any]:
+        """Read the options that say what a run is to do.
+
+        Raises:
+            SettingsError: They can't be read, or don't go together.
+        """
+        run: dict[str, Any] = {}
+        if streams is not None:
+            run["streams"] = given.names(streams)
+        if backfill is not None and replay is not None:
+            raise SettingsError(["--backfill and --replay: are two ways to get the same rows; use one"])
+        if sample and (backfill is not None or replay is not None):
+            raise SettingsError(["--sample: is of the last window; leave --backfill and --replay out"])
+        if backfill is not None:
+            run["span"] = given.span(backfill, "--backfill")
+        if replay is not None:
+            run |= {"span": given.span(replay, "--replay"), "replay": True}
+        return run
 
     @classmethod
     def cb_config(cls, ctx: click.Context, param: click.Option, value: tuple[str, ...]) -> Any:

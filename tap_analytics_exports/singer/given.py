@@ -5,14 +5,23 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
+import msgspec
+from msgspec import Struct
 from singer_sdk.configuration._dict_config import parse_environment_config
 
 from tap_analytics_exports.errors import SettingsError
 from tap_analytics_exports.process import load_json
+from tap_analytics_exports.windows import Window
 
+_GIVE = {
+    "config": "name a file that holds an object of settings",
+    "state": "name a file that holds the last STATE of a run, or leave --state out",
+    "catalog": "name a file that --discover has made",
+}
 _TRUTHS = ("true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n", "")
 
 
@@ -22,6 +31,46 @@ class Configuration:
 
     config: dict[str, Any] = field(default_factory=dict)
     parse_env: bool = False  # it is in `config` already
+
+
+class _Schema(Struct, rename="camel"):
+    """What of a JSON Schema is looked at; all else may be anything."""
+
+    type: str | list[str] = []
+    format: str = ""
+    properties: dict[str, _Schema] = {}
+    any_of: list[_Schema] = []
+    one_of: list[_Schema] = []
+
+
+class _Selection(Struct, rename="kebab"):
+    """What of a metadata entry is looked at."""
+
+    inclusion: str | None = None
+    selected: bool | None = None
+    selected_by_default: bool | None = None
+
+
+class _Metadata(Struct):
+    """What is said of a stream, or of one of its properties."""
+
+    breadcrumb: list[str]
+    metadata: _Selection
+
+
+class _Entry(Struct):
+    """A stream of a catalog."""
+
+    tap_stream_id: str
+    schema: _Schema
+    metadata: list[_Metadata] = []
+    key_properties: list[str] | None = None
+
+
+class _Catalog(Struct):
+    """What has to be right of a catalog, so that the SDK can read it."""
+
+    streams: list[_Entry]
 
 
 def configuration(places: Iterable[str], schema: Mapping[str, Any], prefix: str) -> Configuration:
@@ -76,10 +125,62 @@ def json_object(file: IO[str], what: str) -> dict[str, Any]:
     Raises:
         SettingsError: It holds none.
     """
-    content = load_json(file, what)
+    content = load_json(file, what, _GIVE[what])
     if not isinstance(content, dict):
-        raise SettingsError([f"{what}: {file.name}: holds no JSON object"])
+        raise SettingsError([f"{what}: {file.name}: holds no JSON object; {_GIVE[what]}"])
     return content
+
+
+def catalog(file: IO[str]) -> dict[str, Any]:
+    """Read a catalog.
+
+    Raises:
+        SettingsError: It is none.
+    """
+    content = json_object(file, "catalog")
+    try:
+        msgspec.convert(content, _Catalog)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise SettingsError(
+            [f"catalog: {file.name}: is no catalog: {error}; make one with --discover"]
+        ) from None
+    return content
+
+
+def names(text: str) -> list[str]:
+    """Read names with commas between them.
+
+    Raises:
+        SettingsError: There is none.
+    """
+    found = [name for each in text.split(",") if (name := each.strip())]
+    if not found:
+        raise SettingsError(["--streams: names no stream; expected names, such as calls,messages"])
+    return found
+
+
+def span(text: str, option: str) -> tuple[datetime, datetime]:
+    """Read START/END, each an ISO date or date-time.
+
+    Raises:
+        SettingsError: It is none, or there is nothing between them.
+    """
+    first, _, last = text.partition("/")
+    try:
+        start, end = datetime.fromisoformat(first.strip()), datetime.fromisoformat(last.strip())
+        Window.between(start, end)
+    except SettingsError as error:
+        raise SettingsError([f"{option}: {error}"]) from None
+    except ValueError:
+        raise SettingsError(
+            [
+                (
+                    f"{option}: {text!r} is not START/END, two dates or date-times of which the second is "
+                    "exclusive, such as 2026-01-01/2026-02-01 or 2026-01-01T00:00:00Z/2026-01-01T06:00:00Z"
+                )
+            ]
+        ) from None
+    return start, end
 
 
 def state(file: IO[str]) -> dict[str, Any]:
@@ -94,7 +195,6 @@ def state(file: IO[str]) -> dict[str, Any]:
     elif "singer_state" in content:
         content = content["singer_state"]
     if not isinstance(content, dict) or (content and not isinstance(content.get("bookmarks"), dict)):
-        raise SettingsError(
-            [f'state: {file.name}: is no state, such as {{"bookmarks": {{}}}}, nor a STATE message']
-        )
+        such = 'such as {"bookmarks": {}}, nor a STATE message'
+        raise SettingsError([f"state: {file.name}: is no state, {such}; {_GIVE['state']}"])
     return content

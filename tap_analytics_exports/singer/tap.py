@@ -20,6 +20,7 @@ from tap_analytics_exports.ahead import ahead
 from tap_analytics_exports.errors import SettingsError, TapError
 from tap_analytics_exports.extraction import Extraction, settings_types
 from tap_analytics_exports.process import EXIT_FAILED, EXIT_SETTINGS
+from tap_analytics_exports.providers import broken
 from tap_analytics_exports.settings import META_STREAMS, Settings, decode, json_schema, secrets
 from tap_analytics_exports.singer.messages import Messages
 from tap_analytics_exports.singer.metrics import log_metrics
@@ -51,15 +52,24 @@ class TapAnalyticsExports(Tap):
 
     settings: Settings
 
-    def __init__(self, *, state: Mapping[str, Any] | None = None, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        state: Mapping[str, Any] | None = None,
+        run: Mapping[str, Any] | None = None,
+        **arguments: Any,
+    ) -> None:
         self._given_state = state
+        self._run = run or {}  # `streams`, `span` and `replay`, as an Extraction has them
         super().__init__(**arguments)
 
     def _validate_config(self, *, raise_errors: bool = True) -> list[str]:
         """Decode the settings in place of the SDK's validation, whose messages print values."""
         redaction.hide(*secrets(self.config))  # for what is said of them while they are decoded
         try:
-            self.settings = decode(self.config, _BLOCKS, also=self._own_settings_of_the_sdk())
+            self.settings = decode(
+                self.config, _BLOCKS, also=self._own_settings_of_the_sdk(), broken=broken()
+            )
         except SettingsError as error:
             if raise_errors:
                 raise ConfigValidationError(
@@ -88,7 +98,7 @@ class TapAnalyticsExports(Tap):
     @cached_property
     def extraction(self) -> Extraction:
         """The run."""
-        return Extraction(self.settings, self._given_state)
+        return Extraction(self.settings, self._given_state, **self._run)
 
     def discover_streams(self) -> list[Stream]:
         """Make one stream an export, and the two that describe the run."""
@@ -114,12 +124,16 @@ class TapAnalyticsExports(Tap):
         Returns:
             The exports among them, by name.
         """
-        if unknown := set(self.input_catalog or ()) - set(self.streams):
+        given = set(self.input_catalog or ())
+        exports = {each.name for block in self.settings.providers.values() for each in block.all_exports}
+        if unknown := given - exports - set(META_STREAMS):
             self.logger.warning(
                 "the catalog has streams that the settings have no export for: %s; discover anew",
                 ", ".join(sorted(unknown)),
             )
         chosen = self._chosen
+        if given and not chosen and self._run.get("streams"):
+            self.logger.warning("the catalog selects none of the streams that --streams names")
         self.extraction.choose({name: stream.wanted for name, stream in chosen.items()})
         return chosen
 

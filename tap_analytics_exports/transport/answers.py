@@ -114,7 +114,9 @@ def no_object(body: Body) -> Body:
             begun, first = begun or bool(chunk.strip()), not begun
             if first and chunk.lstrip().startswith(b"{"):
                 text = chunk[:300].decode(errors="replace")
-                raise ExportFailed(clean(f"in place of the file, the provider answered {text}"))
+                raise ExportFailed(
+                    clean(f"in place of the file, the vendor sent {text}; check what the export asks for")
+                )
             yield chunk
 
     return replace(body, chunks=chunks())

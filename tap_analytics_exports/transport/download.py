@@ -156,7 +156,10 @@ def download(
             new = part.version is not None and version in (None, part.version) and part.size > size
             idle = 0 if new else idle + 1
             if remote.once or idle == TRIES:
-                raise ExportFailed(f"{error}; its file did not arrive whole", retry=remote.once) from None
+                then = "" if remote.once else f" in {TRIES} transfers; the next run begins anew"
+                raise ExportFailed(
+                    f"{error}; its file did not arrive whole{then}", retry=remote.once
+                ) from None
         except (ExportFailed, NoData):
             part.drop()
             raise

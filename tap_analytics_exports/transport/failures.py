@@ -20,7 +20,7 @@ _ISSUER = frozenset({2, 18, 19, 20, 21})
 """OpenSSL's codes for certificates that nobody known has signed."""
 
 _REFUSED = {
-    errno.ECONNREFUSED: "connection refused; check base_url and whether its host is up",
+    errno.ECONNREFUSED: "connection refused",
     errno.EHOSTUNREACH: "there is no route to the host",
     errno.ENETUNREACH: "there is no route to the host",
 }
@@ -50,13 +50,19 @@ class TooLarge(ExportFailed):
     """An answer that has more bytes than one may have."""
 
 
-def failure(where: str, error: Exception) -> Unreachable:
+def failure(where: str, error: Exception, setting: str | None = "base_url") -> Unreachable:
     """Tell what went wrong with a request, from what requests or urllib3 raised.
 
     Args:
         where: Of which provider and URL, for the message.
         error: The error.
+        setting: The name of the setting that says where the host is; None: the vendor's own link said so.
     """
+    advice = (
+        f"check {setting}"
+        if setting
+        else "check that this machine may reach the host, to which a link of the vendor leads"
+    )
     found: object = error.args[0] if error.args else None
     reason = getattr(found, "reason", None) or found
     if isinstance(error, OSError) and not isinstance(error, requests.RequestException):
@@ -64,33 +70,35 @@ def failure(where: str, error: Exception) -> Unreachable:
         return Hopeless(f"{where}: {words}", sent=False)
     if isinstance(reason, exceptions.ReadTimeoutError):
         return TooSlow(f"{where}: no answer in time")
-    if refusal := _refusal(reason):
+    if refusal := _refusal(reason, advice):
         return Hopeless(f"{where}: {refusal}", sent=False)
     if trouble := _no_connection(reason):
-        return Unreachable(f"{where}: {trouble}", sent=False)
+        return Unreachable(f"{where}: {trouble}; {advice}", sent=False)
     if nonsense := _nonsense(reason):
         return MalformedAnswer(f"{where}: a malformed answer ({nonsense})")
-    return Unreachable(f"{where}: {type(reason if isinstance(reason, Exception) else error).__name__}")
+    kind = type(reason if isinstance(reason, Exception) else error).__name__
+    return Unreachable(f"{where}: the connection broke off ({kind})")
 
 
-def _refusal(reason: object) -> str | None:
+def _refusal(reason: object, advice: str) -> str | None:
     match reason:
         case exceptions.ProxyError():
             return proxy_refusal(str(reason.original_error))
         case exceptions.SSLError(
             args=(ssl.SSLCertVerificationError(verify_code=code, verify_message=why), *_)
         ):
-            advice = "if you trust its authority, set ca_bundle" if code in _ISSUER else "check base_url"
+            advice = "if you trust its authority, set ca_bundle" if code in _ISSUER else advice
             return f"the host's certificate is not trusted ({why}); {advice}"
         case exceptions.NewConnectionError(__cause__=OSError(errno=number)):
-            return _REFUSED.get(number or 0)
+            refused = _REFUSED.get(number or 0)
+            return refused and f"{refused}; {advice}, and whether the host is up"
     return None
 
 
 def _no_connection(reason: object) -> str | None:
     match reason:  # the first two are of the third's kind
         case exceptions.NameResolutionError():
-            return "the host's name is not known; check base_url"
+            return "the host's name is not known"
         case exceptions.NewConnectionError():
             return "no connection"
         case exceptions.ConnectTimeoutError():

@@ -85,6 +85,6 @@ class FileSettings(ProviderSettings, kw_only=True, forbid_unknown_fields=True):
             name = "sftp_private_key" if self.sftp_private_key else "sftp_private_key_file"
             yield name, "is no private key that can be read; it must have no passphrase"
         if self.sftp_known_hosts and not Path(self.sftp_known_hosts).expanduser().is_file():
-            yield "sftp_known_hosts", "is not a file"
+            yield "sftp_known_hosts", "is not a file; name one, such as ~/.ssh/known_hosts"
         if self.sftp_host_key and not HostKey.parse(self.sftp_host_key):
             yield "sftp_host_key", "must be type and key, such as: ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI..."

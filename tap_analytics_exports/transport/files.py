@@ -16,14 +16,19 @@ class FileStore(Protocol):
     """A server that has files."""
 
     def check(self) -> None:
-        """See whether the server is the right one, and lets us in."""
+        """See whether the server is the right one, lets us in, and has the base.
+
+        Raises:
+            FilesRefused: It is not, or does not.
+            Unreachable: As for `files`.
+        """
 
     def files(self, paths: Sequence[str]) -> list[RemoteFile]:
         """The files of these paths, which are relative to the base, in their order.
 
         Raises:
-            Refused: The server is not the right one, or does not let us in.
-            ExportFailed: A path leads out of the base, or the base is wrong.
+            FilesRefused: The server is not the right one, does not let us in, or has no such base.
+            ExportFailed: A path leads out of the base.
             JobGone: A file is not there any more.
             Unreachable: The server does not answer; with `after` where it has no room for us now.
         """

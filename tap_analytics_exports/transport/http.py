@@ -77,7 +77,9 @@ class Http:
     Args:
         provider: Its name, for messages.
         base_url: What relative URLs are relative to.
+        setting: The name of the setting that has it, for messages.
         auth: The credentials; None while they are being fetched.
+        credentials: The settings that hold them, and where they come from, for messages.
         rate_limiter: The provider's.
         passing: The status codes after which a request that changes nothing is tried again.
         network: What holds for all connections.
@@ -88,14 +90,18 @@ class Http:
         provider: str,
         base_url: str,
         *,
+        setting: str = "base_url",
         auth: Auth | None = None,
+        credentials: str = "",
         rate_limiter: RateLimiter | None = None,
         passing: frozenset[int] = PASSING,
         network: Network | None = None,
     ) -> None:
         self.provider = provider
         self.base_url = base_url.rstrip("/") + "/"
+        self._setting = setting
         self._auth = auth
+        self._refusal = f"check the credentials{credentials and f': {credentials}'}"
         self._rate_limiter = rate_limiter or RateLimiter(None)
         self._passing = passing
         self._network = network or Network()
@@ -131,7 +137,7 @@ class Http:
         def send() -> requests.Response:
             response = self._send(method, self.url(path), **how)
             if response.status_code in self._passing:
-                raise Passing(self.message(response), retry_after(response), response.status_code)
+                raise Passing(self._no_room(response), retry_after(response), response.status_code)
             return response
 
         try:
@@ -201,7 +207,8 @@ class Http:
         except TooSlow as error:
             if method == "GET":
                 raise
-            raise ExportFailed(f"{error}, which was {answer_seconds:.0f} seconds") from None
+            words = f"{error}, which was {answer_seconds:.0f} seconds"
+            raise ExportFailed(f"{words}; raise export_timeout, or make the window shorter") from None
         except Passing as error:
             if error.status not in _REFUSING:
                 raise
@@ -211,7 +218,9 @@ class Http:
                 if response.status_code != 206:
                     check(response)
                 if response.headers.get("Content-Type", "").lower().startswith("text/html"):
-                    raise Unreachable(f"{self.message(response)} with a web page in place of the file")
+                    raise Unreachable(
+                        f"{self.message(response)} with a web page in place of the file; check base_url"
+                    )
                 body = whole(response)
             yield body
 
@@ -243,7 +252,7 @@ class Http:
             lambda: self._send(method, self.url(path), **how), lambda error: not error.sent
         )
         if response.status_code in _REFUSING:
-            raise Busy(self.message(response), retry_after(response))
+            raise Busy(self._no_room(response), retry_after(response))
         return response
 
     def _again(
@@ -269,11 +278,11 @@ class Http:
         if response.status_code == 401 and self._auth and self.own(url):
             self.read(response)
             if not self._renew(self._auth, response):
-                raise Refused(f"{self.message(response)}; check the credentials")
+                raise Refused(f"{self.message(response)}; {self._refusal}")
             response = self._hop(method, url, stream=stream, **how)
             if response.status_code == 401:
                 self.read(response)
-                raise Refused(f"{self.message(response)}; check the credentials")
+                raise Refused(f"{self.message(response)}; {self._refusal}")
         for _ in range(5):
             if method != "GET" or response.status_code not in REDIRECTS or "Location" not in response.headers:
                 break
@@ -330,7 +339,7 @@ class Http:
             except UnicodeEncodeError:
                 raise self._unfit() from None
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                raise failure(place, error) from None
+                raise failure(place, error, self._setting if own else None) from None
             finally:
                 TERMS.reset(terms)
         if answer.status_code == 407:
@@ -351,9 +360,17 @@ class Http:
         with _before_sending():
             return auth.renew(refused)
 
+    def _no_room(self, response: requests.Response) -> str:
+        """What an answer says that may be another later."""
+        advice = (
+            "; lower requests_per_minute or max_concurrent_exports" if response.status_code == 429 else ""
+        )
+        return self.message(response) + advice
+
     def _unfit(self) -> Refused:
         return Refused(
-            f"{self.provider}: the credentials hold a character, as of a line break, that no header can carry"
+            f"{self.provider}: the credentials hold a character, as of a line break, that no header can "
+            f"carry; {self._refusal}"
         )
 
     def _stays_secure(self, url: str) -> None:

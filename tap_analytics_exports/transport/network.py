@@ -20,7 +20,7 @@ from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.util.ssl_ import create_urllib3_context
 
-from tap_analytics_exports.errors import ExportFailed, Interrupted
+from tap_analytics_exports.errors import ExportFailed, Interrupted, Refused
 from tap_analytics_exports.transport.framing import TERMS, Answer
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -71,6 +71,22 @@ def bundle_problem(path: str) -> str | None:
     except OSError as error:  # ssl's errors are some
         return f"is no PEM file of certificates that can be read ({error.strerror or error})"
     return None
+
+
+class Offline(Network):
+    """Connects to nobody."""
+
+    def session(self) -> requests.Session:
+        """A session by which nothing can be sent."""
+        session = requests.Session()
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, _Silent())
+        return session
+
+
+class _Silent(HTTPAdapter):
+    def send(self, *request: Any, **how: Any) -> requests.Response:
+        raise Refused("no vendor is asked for anything here")
 
 
 class Guard:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 
-from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, TapError, Unreachable
+from tap_analytics_exports.errors import FilesRefused, JobGone, TapError, Unreachable
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.file_settings import FileSettings
 from tap_analytics_exports.transport.http import CONNECT_SECONDS, SILENCE_SECONDS
@@ -40,6 +40,37 @@ class _Object:
     tag: str
 
 
+class S3Client:
+    """A client of S3, by the usual AWS environment, and the authorities that it trusts.
+
+    Args:
+        network: What holds for all connections.
+    """
+
+    def __init__(self, network: Network) -> None:
+        import boto3  # type: ignore[import-untyped]
+        from botocore.config import Config  # type: ignore[import-untyped]
+
+        self._bundle = None if network.ca_bundle is None else _authorities(network.ca_bundle)
+        config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=SILENCE_SECONDS)
+        self.s3: Any = boto3.client("s3", config=config, verify=self._bundle and self._bundle.name)
+
+    def close(self) -> None:
+        """Remove what was made for the connections."""
+        if self._bundle is not None:
+            self._bundle.close()
+
+
+def _authorities(ca_bundle: str) -> IO[bytes]:
+    """A file of all authorities that are trusted, as boto3 takes no two; it is there until it is closed."""
+    bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115
+    bundle.write(
+        Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + Path(ca_bundle).expanduser().read_bytes()
+    )
+    bundle.flush()
+    return bundle
+
+
 class S3Store:
     """A bucket, reached with the usual AWS environment."""
 
@@ -52,8 +83,7 @@ class S3Store:
         base = parts.path.strip("/")
         self._base = f"{base}/" if base else ""
         self._lock = threading.Lock()
-        self._client: Any = None
-        self._bundle: IO[bytes] | None = None
+        self._client: S3Client | None = None
 
     def __str__(self) -> str:
         """For messages."""
@@ -70,8 +100,8 @@ class S3Store:
 
     def close(self) -> None:
         """Remove what was made for the connections."""
-        if self._bundle is not None:
-            self._bundle.close()
+        if self._client is not None:
+            self._client.close()
 
     def _file(self, key: str) -> RemoteFile:
         try:
@@ -82,14 +112,14 @@ class S3Store:
         return RemoteFile(key.rpartition("/")[2], partial(self._open, _Object(key, tag)))
 
     def _tag(self, key: str) -> str:
-        with self._troubles():
+        with self._troubles(key):
             return str(self._s3().head_object(Bucket=self._bucket, Key=key)["ETag"])
 
     def _check_base(self) -> None:
         with self._troubles(allowed=("AccessDenied",)):
             listed = self._s3().list_objects_v2(Bucket=self._bucket, Prefix=self._base, MaxKeys=1)
             if not listed["KeyCount"]:
-                raise ExportFailed(f"{self}: there is nothing below {self._base}; check files_url")
+                raise FilesRefused(f"{self}: there is nothing below {self._base}; check files_url")
 
     @contextmanager
     def _open(self, remote: _Object, wanted: Wanted) -> Iterator[Body]:
@@ -97,7 +127,7 @@ class S3Store:
         goes_on = tag == remote.tag and size.isdecimal() and wanted.offset < int(size)
         how = {"Range": f"bytes={wanted.offset}-"} if goes_on else {}
         try:
-            with self._troubles():
+            with self._troubles(remote.key):
                 # A version's id would ask for a right of its own.
                 answer = self._s3().get_object(Bucket=self._bucket, Key=remote.key, IfMatch=remote.tag, **how)
         except _Changed:
@@ -121,28 +151,14 @@ class S3Store:
                 yield chunk
 
     def _s3(self) -> Any:
-        import boto3  # type: ignore[import-untyped]
-        from botocore.config import Config  # type: ignore[import-untyped]
-
         with self._lock:
             if self._client is None:
-                config = Config(connect_timeout=CONNECT_SECONDS, read_timeout=SILENCE_SECONDS)
-                self._client = boto3.client("s3", config=config, verify=self._authorities())
-            return self._client
-
-    def _authorities(self) -> str | None:
-        """A file of all authorities that are trusted, as boto3 takes no two; None: those it knows."""
-        if self._network.ca_bundle is None:
-            return None
-        further = Path(self._network.ca_bundle).expanduser()
-        self._bundle = NamedTemporaryFile(suffix=".pem")  # noqa: SIM115 - until `close`
-        self._bundle.write(Path(DEFAULT_CA_BUNDLE_PATH).read_bytes() + b"\n" + further.read_bytes())
-        self._bundle.flush()
-        return self._bundle.name
+                self._client = S3Client(self._network)
+            return self._client.s3
 
     @contextmanager
-    def _troubles(self, allowed: Sequence[str] = ()) -> Iterator[None]:
-        """Say in the tap's words what goes wrong."""
+    def _troubles(self, key: str = "a file", *, allowed: Sequence[str] = ()) -> Iterator[None]:
+        """Say in the tap's words what goes wrong, with which file."""
         from botocore import exceptions  # type: ignore[import-untyped]
 
         try:
@@ -150,25 +166,25 @@ class S3Store:
         except exceptions.ClientError as error:
             if error.response["Error"]["Code"] not in allowed:
                 status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-                raise self._trouble(error, error.response["Error"]["Code"], status) from None
+                raise self._trouble(key, error, error.response["Error"]["Code"], status) from None
         except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
-            raise Refused(f"{self}: {error}; set the usual AWS environment variables") from None
+            raise FilesRefused(f"{self}: {error}; set the usual AWS environment variables") from None
         except exceptions.SSLError as error:
             words = f"{error}; if you trust its authority, set ca_bundle"
             raise Unreachable(f"{self}: {words}", sent=False) from None
         except (exceptions.BotoCoreError, OSError) as error:
             raise Unreachable(f"{self}: {error}") from None
 
-    def _trouble(self, error: Exception, code: str, status: int) -> TapError:
+    def _trouble(self, key: str, error: Exception, code: str, status: int) -> TapError:
         """What an answer of S3 means."""
         if status == 412:
             return _Changed(f"{self}: an object has changed since it was first seen; it is begun anew")
         if status in (429, 503):
             return Unreachable(f"{self}: {error}", _PAUSE)
         if code in ("404", "NoSuchKey"):
-            return JobGone(f"{self}: a file is not there any more: {error}")
+            return JobGone(f"{self}: {key} is not there any more")
         if code == "NoSuchBucket":
-            return ExportFailed(f"{self}: {error}; check files_url")
+            return FilesRefused(f"{self}: there is no such bucket ({error}); check files_url")
         if status in (400, 401, 403):
-            return Refused(f"{self}: {error}; check the AWS credentials and what they allow")
+            return FilesRefused(f"{self}: {error}; check the AWS credentials and what they allow")
         return Unreachable(f"{self}: {error}")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from tap_analytics_exports.errors import ExportFailed, JobGone, Refused, Unreachable
+from tap_analytics_exports.errors import ExportFailed, FilesRefused, JobGone, Unreachable
 from tap_analytics_exports.transport.download import Body, RemoteFile, Wanted
 from tap_analytics_exports.transport.file_settings import FileSettings
 from tap_analytics_exports.transport.http import CONNECT_SECONDS, SILENCE_SECONDS
@@ -85,8 +85,12 @@ class SftpStore:
 
     def files(self, paths: Sequence[str]) -> list[RemoteFile]:
         """The files, each at its place on the server."""
-        with self._channel() as sftp, self._troubles():
-            return [self._file(sftp, self._settings.below(path)) for path in paths]
+        found = []
+        with self._channel() as sftp:
+            for path in paths:
+                with self._troubles(path):
+                    found.append(self._file(sftp, self._settings.below(path)))
+        return found
 
     def close(self) -> None:
         """End the connection; whoever needs one makes another."""
@@ -125,12 +129,12 @@ class SftpStore:
         try:
             sftp.stat(self._base or ".")
         except FileNotFoundError:
-            raise ExportFailed(f"{self}: there is no folder {self._base}; check files_url") from None
+            raise FilesRefused(f"{self}: there is no folder {self._base}; check files_url") from None
 
     @contextmanager
     def _open(self, listed: _Listed, wanted: Wanted) -> Iterator[Body]:
         with self._channel() as sftp:
-            with self._troubles():
+            with self._troubles(listed.path):
                 file = sftp.open(listed.path, "rb")
             with file:
                 with self._troubles():
@@ -186,20 +190,21 @@ class SftpStore:
                 sftp.close()
 
     @contextmanager
-    def _troubles(self) -> Iterator[None]:
-        """Say in the tap's words what goes wrong."""
+    def _troubles(self, path: str = "a file") -> Iterator[None]:
+        """Say in the tap's words what goes wrong, with which file."""
         import paramiko
 
         try:
             yield
         except paramiko.AuthenticationException as error:
-            raise Refused(
-                f"{self}: {self._user} is not let in ({error}); check files_url, sftp_password and the key"
+            raise FilesRefused(
+                f"{self}: {self._user} is not let in ({error}); check the user in files_url, and "
+                "sftp_password or sftp_private_key"
             ) from None
-        except FileNotFoundError as error:
-            raise JobGone(f"{self}: a file is not there any more: {error}") from None
-        except PermissionError as error:
-            raise ExportFailed(f"{self}: {error}; check what {self._user} may read") from None
+        except FileNotFoundError:
+            raise JobGone(f"{self}: {path} is not there any more") from None
+        except PermissionError:
+            raise ExportFailed(f"{self}: {path} may not be read; check what {self._user} may read") from None
         except (paramiko.SSHException, EOFError, TimeoutError) as error:
             self.close()  # as nobody knows what state it is in
             raise Unreachable(f"{self}: {error or type(error).__name__}") from None
@@ -257,7 +262,7 @@ class SftpStore:
             try:
                 known.load(str(Path(settings.sftp_known_hosts).expanduser()))
             except (OSError, ValueError, paramiko.hostkeys.InvalidHostKey) as error:
-                raise Refused(f"{self}: sftp_known_hosts can't be read: {error}") from None
+                raise FilesRefused(f"{self}: sftp_known_hosts can't be read: {error}") from None
             for name in (self._host, f"[{self._host}]:{self._port}"):
                 pins += [
                     HostKey(key.get_name(), key.asbytes()) for key in (known.lookup(name) or {}).values()
@@ -267,12 +272,12 @@ class SftpStore:
     def _check_host_key(self, key: paramiko.PKey, pins: Sequence[HostKey]) -> None:
         shown = HostKey(key.get_name(), key.asbytes())
         if not pins:
-            raise Refused(
+            raise FilesRefused(
                 f"{self}: the host key is not configured, so the server is not trusted. It has the key "
                 f"{shown.fingerprint}; if that is the right one, set sftp_host_key to: {shown}"
             )
         if shown not in pins:
-            raise Refused(
+            raise FilesRefused(
                 f"{self}: the server has the key {shown.fingerprint} and not the configured one, "
                 f"{' or '.join(pin.fingerprint for pin in pins)}; either it has a new one, or somebody "
                 "stands between. Ask whoever runs it before changing sftp_host_key or sftp_known_hosts"
@@ -284,4 +289,4 @@ class SftpStore:
         if further and password:  # alone, or as a second step
             transport.auth_password(self._user, password)
         if not transport.is_authenticated():
-            raise Refused(f"{self}: besides what is configured, the server asks for {further}")
+            raise FilesRefused(f"{self}: besides what is configured, the server asks for {further}")

@@ -1,12 +1,9 @@
-"""What is counted, and told, of the rows of a job."""
+"""How many rows a job has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.parse import BadRow
 from tap_analytics_exports.settings import Settings
@@ -21,7 +18,7 @@ class RowCount:
     first: str = ""
 
     def reject(self, file: str, row: BadRow, settings: Settings) -> None:
-        """RowCount a bad row.
+        """Count a bad row.
 
         Raises:
             ExportFailed: There may be none, or none more.
@@ -38,15 +35,14 @@ class RowCount:
         self.rejected += 1
         self.first = self.first or f"{where}: {row.reason}"
 
+    def check(self) -> None:
+        """See, behind a job's last row, whether any of them was right.
 
-def cleaned(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy a record without secrets in what vendors said, or in a row's text, which else stays as it is."""
-    copy = dict(record)
-    for name, clean in (
-        ("error", redaction.clean),
-        ("reason", redaction.clean),
-        ("raw", redaction.clean_data),
-    ):
-        if copy.get(name):
-            copy[name] = clean(copy[name])
-    return copy
+        Raises:
+            ExportFailed: All were rejected.
+        """
+        if self.rejected and not self.rows:
+            raise ExportFailed(
+                f"none of its {self.rejected} rows fits; the first, {self.first}; see the stream "
+                "rejected_rows, and check the export's columns"
+            )
