@@ -44,13 +44,10 @@ def anchors(text: str) -> set[str]:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-def test_the_smallest_configuration_of_a_provider_is_accepted(provider):
+def test_the_smallest_configuration_of_a_provider_has_one_export_of_it_alone(provider):
     config = CONFIGURATIONS[provider]
     assert config.keys() - {"start_date"} == {provider}
-    result = run_tap(config, "--discover", env={"https_proxy": "http://127.0.0.1:9"})
-    assert result.exit_code == 0, result.stderr
-    names = {stream["stream"] for stream in json.loads(result.stdout)["streams"]}
-    assert len(names - {"export_runs", "rejected_rows"}) == 1
+    assert len(decode(config, settings_types()).providers[provider].exports) == 1
 
 
 @pytest.mark.parametrize("block", blocks("json").values(), ids=blocks("json"))
@@ -135,26 +132,66 @@ def test_every_option_of_the_tap_in_a_block_of_shell_exists():
     assert {"--config", "--state", "--test"} <= used <= known
 
 
-def test_the_view_of_the_latest_rows_keeps_those_of_the_last_export_that_was_written():
+@pytest.fixture
+def latest_rows():
+    """The exports whose rows the view has, given runs in their order: export, window, status."""
     (view,) = re.findall(r"```sql\n(.*?)```", PAGES["docs/latest-rows.md"], re.DOTALL)
-    runs = [  # of two days and another stream: export, stream, day, status, when it ended
-        ("a", "calls", 1, "loaded", 1),
-        ("b", "calls", 2, "loaded", 2),
-        ("c", "calls", 1, "loaded", 3),
-        ("d", "calls", 2, "empty", 4),
-        ("e", "calls", 1, "failed", 5),
-        ("f", "messages", 1, "loaded", 6),
-    ]
-    with duckdb.connect() as database:
-        database.execute(
-            "create table export_runs "
-            "(export_id text, stream text, window_start int, status text, finished_at int)"
-        )
-        database.executemany("insert into export_runs values (?, ?, ?, ?, ?)", runs)
-        database.execute("create table calls (_sdc_export_id text, _sdc_row_number int)")
-        database.execute("insert into calls values ('a', 1), ('a', 2), ('b', 1), ('c', 1)")
-        database.execute(view)
-        assert database.execute("select * from calls_latest").fetchall() == [("c", 1)]
+    (model,) = re.findall(r"```jinja\n(.*?)```", PAGES["docs/latest-rows.md"], re.DOTALL)
+
+    def of(*runs, stream="calls"):
+        with duckdb.connect() as database:
+            database.execute(
+                "create table export_runs (export_id text, window_start int, window_end int, status text, "
+                "stream text, finished_at int)"
+            )
+            database.execute("create table calls (_sdc_export_id text, _sdc_row_number int)")
+            for time, (export, window, status) in enumerate(runs):
+                run = [export, *(window or (None, None)), status, stream, time]
+                database.execute("insert into export_runs values (?, ?, ?, ?, ?, ?)", run)
+                if status == "loaded":
+                    database.execute("insert into calls values (?, 1), (?, 2)", [export, export])
+            database.execute(view)
+            found = database.execute("select _sdc_export_id from calls_latest order by 1").fetchall()
+            statement = re.sub(r"\{\{ source\('exports', '(\w+)'\) }}", r"\1", model)
+            assert sorted(row[:1] for row in database.execute(statement).fetchall()) == found
+            assert all(found.count(row) == 2 for row in found)
+            return "".join(export for (export,) in found[::2])
+
+    return of
+
+
+@pytest.mark.parametrize(
+    ("runs", "kept"),
+    [
+        pytest.param([("a", (0, 8), "loaded"), ("b", (8, 16), "loaded")], "ab", id="each window once"),
+        pytest.param([("a", (0, 8), "loaded"), ("b", (0, 8), "loaded")], "b", id="the last of a window"),
+        pytest.param([("a", (0, 5), "loaded"), ("b", (0, 8), "loaded")], "b", id="cut, then whole"),
+        pytest.param([("a", (0, 8), "loaded"), ("b", (0, 8), "empty")], "", id="become empty"),
+        pytest.param(
+            [("a", (0, 8), "loaded"), ("b", (0, 8), "failed")], "a", id="a failure counts for nothing"
+        ),
+        pytest.param(
+            [("a", (0, 4), "loaded"), ("b", (4, 8), "loaded"), ("c", (0, 8), "loaded")],
+            "c",
+            id="halves, then whole",
+        ),
+        pytest.param(
+            [("a", (0, 8), "loaded"), ("b", (0, 4), "loaded"), ("c", (4, 8), "loaded")],
+            "bc",
+            id="whole, then halves",
+        ),
+        pytest.param(
+            [("a", (0, 8), "loaded"), ("b", (0, 4), "loaded")], "ab", id="a half does not replace the whole"
+        ),
+        pytest.param([("a", None, "loaded"), ("b", None, "loaded")], "b", id="snapshots"),
+    ],
+)
+def test_the_view_of_the_latest_rows_keeps_those_that_no_later_export_covers(latest_rows, runs, kept):
+    assert latest_rows(*runs) == kept
+
+
+def test_the_view_of_the_latest_rows_is_of_one_stream(latest_rows):
+    assert latest_rows(("a", (0, 8), "loaded"), stream="messages") == ""
 
 
 def test_every_file_and_folder_of_the_code_that_is_named_is_there():
