@@ -118,7 +118,10 @@ def test_a_limit_goes_along_and_its_window_is_never_split(quick, tmp_path):
             {"export": {"filters": [{"property": "label", "values": []}]}},
             "406 .*not yet implemented.*change `filters`",
         ),
-        ({"organization_id": "another"}, "403 .*do not have access to the organization.*check that the organization has a subscr"),
+        (
+            {"organization_id": "another"},
+            "403 .*do not have access to the organization.*check that the organization has a subscr",
+        ),
     ],
 )
 def test_a_refused_request_fails_with_the_words_of_giosg(quick, how, message, tmp_path):
