@@ -236,6 +236,7 @@ class Extraction:
         exports = {export.name: export for export in self._exports}
         for job in self._jobs.untold():
             yield from self._tell(exports[job.planned.stream], job)
+            yield self._checkpoint(exports[job.planned.stream])
             self._jobs.told(job)
         for export in self._exports:
             unmatched = export.columns.unmatched() if export.name in self._read else []

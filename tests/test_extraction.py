@@ -264,6 +264,17 @@ def test_a_failure_behind_a_failure_is_told_and_not_gone_on_with(tmp_path):
     assert [job["window_start"][:10] for job in table.ended[2:]] == ["2026-01-01", "2026-01-02", "2026-01-03"]
 
 
+def test_a_checkpoint_is_the_last_of_a_run_that_failed(tmp_path):
+    script = {"2026-01-01": ["slow slow failed", "ok"], "2026-01-02": ["failed", "ok"]}
+    address, _ = vendor.world(script=script)
+    events: list[Event] = []
+    with Extraction(settings(address, tmp_path)) as extraction, pytest.raises(ExportsFailed):
+        for event in extraction:
+            events.append(event)  # noqa: PERF402 - those before the error are kept
+    assert [isinstance(event, Ended) for event in events].count(True) == 2
+    assert isinstance(events[-1], Checkpoint)
+
+
 def test_a_snapshot_of_days_ago_is_not_loaded_as_one_of_today(tmp_path):
     address, world = vendor.world(script={"snapshot": ["never", "ok"]})
     given = settings(address, tmp_path, export={"snapshot": True})
