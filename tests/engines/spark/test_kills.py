@@ -46,10 +46,11 @@ def test_a_driver_is_killed_while_it_awaits_jobs_that_no_offset_has(
 
 def test_an_executor_of_a_cluster_is_killed(exported, sandbox, cluster, start_driver, tmp_path):
     exported = exported("khoros_care", days=6)
-    sandbox.post("faults", [SLOW])
+    sandbox.post("faults", [{**SLOW, "action": {"delay": 8}}])
     driver = start_driver(exported, "batch", master=cluster.address)
-    driver.until(lambda: downloads(sandbox))
+    driver.until(lambda: len(downloads(sandbox)) == 2)  # so each executor has one in hand
     assert cluster.kill_executors(0)
+    sandbox.post("faults", [])
     driver.finish()
     assert not exported.differences(sunk(tmp_path / "rows"))
     assert len(exported.jobs()) == 6
