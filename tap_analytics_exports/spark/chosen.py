@@ -21,6 +21,8 @@ from tap_analytics_exports.settings import Column, Export, ProviderSettings, Set
 from tap_analytics_exports.state import StreamState
 from tap_analytics_exports.transport.network import Network
 
+logger = redaction.clean_logger(__name__)
+
 _vendors: dict[bytes, Vendor] = {}
 _lock = threading.Lock()
 
@@ -109,6 +111,8 @@ def choose(settings: str, stream: str) -> Chosen:
         raise SettingsError(['option settings: is no JSON object, such as {"start_date": …}'])
     decoded = decode(plain, settings_types())
     redaction.hide(*secrets(decoded))
+    if decoded.archive_url:
+        logger.warning("archive_url: Spark keeps no files there; the tap does")
     exports = {
         export.name: Chosen(decoded, name, block, export)
         for name, block in decoded.providers.items()
