@@ -18,6 +18,8 @@ VENV := .venv/.synced
 # What the environment of the tests has; the other extras are engines, each with an environment of its own.
 EXTRAS := --extra s3 --extra sandbox
 ENGINES := $(patsubst tests/engines/%/pyproject.toml,%,$(wildcard tests/engines/*/pyproject.toml))
+# Tests wait for processes more than they compute.
+WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 LOWEST := $(addprefix tests/test_,settings.py columns.py parse.py windows.py messages.py gooee.py s3.py)
 
 .PHONY: help demo test test-engines test-lowest bench soak docs lint clean
@@ -29,7 +31,7 @@ demo: $(VENV) .meltano/tap-analytics-exports .meltano/target-duckdb ## The five 
 	.venv/bin/python demo/demo.py
 
 test: $(VENV) .meltano/target-duckdb .meltano/target-jsonl .meltano/target-postgres ## All tests; ARGS="-k windows" for some
-	.venv/bin/pytest --numprocesses=auto $(ARGS)
+	.venv/bin/pytest --numprocesses=$(WORKERS) $(ARGS)
 
 # Each in an environment of its own, as what they need would not go together.
 test-engines: $(VENV) $(ENGINES:%=.engines/%/.synced) ## The same exports in other engines, by the engines themselves; ENGINES=airbyte for one
