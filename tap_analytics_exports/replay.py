@@ -41,6 +41,8 @@ class Replayed(Provider[Any, Any]):
         SettingsError: Nothing says where that is.
     """
 
+    begins = "found in the archive"
+
     def __init__(
         self, kind: type[Provider[Any, Any]], settings: ProviderSettings, archive: Archive | None
     ) -> None:

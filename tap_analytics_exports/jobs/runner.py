@@ -237,7 +237,8 @@ class Runner:
             raise _Retry(LOST, part)
         else:
             self._submit(job, part)
-        logger.info("%s: %s as export %s", job, "resumed" if job.resumed else "triggered", job.export_id)
+        begun = "resumed" if job.resumed else self._provider.begins
+        logger.info("%s: %s as export %s", job, begun, job.export_id)
 
     def _submit(self, job: Job, part: Part) -> None:
         """Trigger a part as soon as the vendor has room for it."""

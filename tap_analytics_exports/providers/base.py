@@ -156,12 +156,14 @@ class Provider(ABC, Generic[S, E]):
         settings_type: Of its block.
         most_concurrent_exports: The vendor's own limit, beyond which no setting goes.
         documented_limits: What else the vendor limits, in words; empty: it documents nothing.
+        begins: What the log says of a job that was begun.
     """
 
     name: ClassVar[str]
     settings_type: ClassVar[type[ProviderSettings]]
     most_concurrent_exports: ClassVar[float] = math.inf
     documented_limits: ClassVar[str] = ""
+    begins: ClassVar[str] = "triggered"
 
     def __init__(self, settings: S, network: Network | None = None) -> None:
         self.settings = settings
