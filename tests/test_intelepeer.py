@@ -652,4 +652,4 @@ def test_a_run_connects_to_the_server_of_files_once_before_its_first_trigger(san
     sandbox.post("reset")
     again = run_tap(settings, state=result.state)
     assert again.exit_code == 0, again.stderr
-    assert sandbox.get("requests") == []
+    assert asked(sandbox, service="intelepeer_sftp") == queries(sandbox) == []
