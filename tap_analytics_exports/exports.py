@@ -288,10 +288,18 @@ class ExportStream:
             return
         if bookmark is not None and bookmark > now():
             logger.warning(
-                "%s: its bookmark, %s, is in the future; nothing before it is exported", self, bookmark
+                "%s: its bookmark, %s, is in the future; nothing before it is exported. If that is wrong, "
+                "mend the state",
+                self,
+                bookmark.isoformat(),
             )
         elif bookmark is None and start >= end:
-            logger.warning("%s: its start_date, %s, is not before the end of the run", self, start)
+            logger.warning(
+                "%s: its start_date, %s, is not before the end of the run, so there is nothing to export; "
+                "see start_date and end_date",
+                self,
+                start.isoformat(),
+            )
 
     def _windows(self, end: datetime) -> Iterable[Window | None]:
         export, bookmark = self.export, self.state.bookmark

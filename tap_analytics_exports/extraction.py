@@ -183,7 +183,8 @@ class Extraction:
                 try:
                     provider.close()
                 except (TapError, Interrupted) as error:
-                    logger.info("the session was not ended: %s", error)
+                    why = error if isinstance(error, TapError) else "the run was asked to stop"
+                    logger.info("%s: the session was not ended: %s", provider.name, why)
 
         thread = threading.Thread(target=close, daemon=True)
         thread.start()

@@ -131,7 +131,8 @@ class WindowReader:
         new = [each.name for each in bound if each.name not in before]
         if new and self._on_new_column == "fail":
             raise ExportFailed(
-                f"the catalog does not know the columns {', '.join(new)}, and on_new_column is fail"
+                f"the catalog does not know the columns {', '.join(new)}, and on_new_column is fail; name "
+                "them in the export's `columns`, or set on_new_column to add or ignore"
             )
         if new and self._on_new_column in ("ignore", "name"):
             for name in new:

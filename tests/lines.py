@@ -17,7 +17,7 @@ Answers = Mapping[str, bytes | Sequence[bytes]]
 """Answers by the method and the beginning of the path that they are for; of several, the last stays."""
 
 Row = tuple[Answers, str] | tuple[Answers, str, dict[str, Any]]
-"""What the vendor answers, the line without its beginning, and the settings of the export, or of `block`."""
+"""What the vendor answers, the line without its beginning, settings: of the export, of `block`, of `top`."""
 
 DAY = "window 2026-01-01T00:00:00+00:00/2026-01-02T00:00:00+00:00"
 SOON = {"export_timeout": "PT0.05S"}
@@ -68,7 +68,14 @@ class Vendor:
             self.peer = serve(self._answer)
             yield self
 
-    def line(self, answers: Answers, *, block: Mapping[str, Any] | None = None, **export: Any) -> str:
+    def line(
+        self,
+        answers: Answers,
+        *,
+        block: Mapping[str, Any] | None = None,
+        top: Mapping[str, Any] | None = None,
+        **export: Any,
+    ) -> str:
         """Run one export, and say the line with which it fails; `X` stands for the server's origin."""
         self._answers = [
             (begin, [given] if isinstance(given, bytes) else list(given))
@@ -86,6 +93,7 @@ class Vendor:
             "poll_interval": "PT0.001S",
             "poll_interval_max": "PT0.001S",
             self._provider: {**self._block, **urls, **(block or {}), "exports": exports},
+            **(top or {}),
         }
         with Extraction(settings) as extraction, pytest.raises(ExportsFailed) as failed:
             list(extraction)

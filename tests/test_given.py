@@ -78,6 +78,60 @@ def test_what_is_no_state_is_named(tmp_path, content):
         given.state(file)
 
 
+STREAM = {"tap_stream_id": "calls", "schema": {}}
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ([STREAM], "holds no JSON object; name a file that --discover has made"),
+        ({}, "is no catalog: Object missing required field `streams`; make one with --discover"),
+        (
+            {"streams": {"calls": STREAM}},
+            "is no catalog: Expected `array`, got `object` - at `$.streams`; make one with --discover",
+        ),
+        (
+            {"streams": [{"tap_stream_id": "calls"}]},
+            (
+                "is no catalog: Object missing required field `schema` - at `$.streams[0]`; make one with "
+                "--discover"
+            ),
+        ),
+        (
+            {"streams": [{**STREAM, "metadata": {"selected": True}}]},
+            (
+                "is no catalog: Expected `array`, got `object` - at `$.streams[0].metadata`; make one with "
+                "--discover"
+            ),
+        ),
+        (
+            {"streams": [{**STREAM, "metadata": [{"breadcrumb": [], "metadata": {"selected": "yes"}}]}]},
+            (
+                "is no catalog: Expected `bool | null`, got `str` - at "
+                "`$.streams[0].metadata[0].metadata.selected`; make one with --discover"
+            ),
+        ),
+    ],
+)
+def test_what_is_json_and_no_catalog_is_named_with_where(tmp_path, content, words):
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps(content))
+    with path.open() as file, pytest.raises(SettingsError) as raised:
+        given.catalog(file)
+    assert str(raised.value) == f"catalog: {path}: {words}"
+
+
+@pytest.mark.parametrize("option", ["config", "state", "catalog"])
+def test_what_is_refused_is_one_line(tmp_path, option):
+    path = tmp_path / "given.json"
+    path.write_text("[]")
+    result = run_tap({}, f"--{option}", str(path))
+    assert result.exit_code == 1
+    errors = [line for line in result.stderr.splitlines() if "| INFO " not in line]
+    assert len(errors) == 1, result.stderr
+    assert f"| {option}: {path}: holds no JSON object; name a file that " in errors[0]
+
+
 def test_configuration_in_place_of_its_file_is_not_shown(sandbox):
     result = run_tap({}, "--config", '{"password": "do-not-show"}')
     assert result.exit_code == 1

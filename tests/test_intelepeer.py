@@ -640,3 +640,16 @@ def test_no_secret_is_printed(sandbox):
     for secret in ("insights-pass", "sftp-pass", "Bearer"):
         assert secret not in result.stderr
         assert secret not in result.stdout
+
+
+def test_a_run_connects_to_the_server_of_files_once_before_its_first_trigger(sandbox):
+    settings = config(sandbox) | {"start_date": (START - timedelta(days=2)).isoformat(), "lookback": "PT0S"}
+    result = run_tap(settings)
+    assert result.exit_code == 0, result.stderr
+    every = [(one["service"], one["method"]) for one in sandbox.get("requests")]
+    before = every[: every.index(("intelepeer", "POST"))]
+    assert before.count(("intelepeer_sftp", "CONNECT")) == 1
+    sandbox.post("reset")
+    again = run_tap(settings, state=result.state)
+    assert again.exit_code == 0, again.stderr
+    assert asked(sandbox, service="intelepeer_sftp") == queries(sandbox) == []

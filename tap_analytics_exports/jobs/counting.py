@@ -25,7 +25,9 @@ class RowCount:
         """
         where = f"row {row.row_number} of {file}" + (f", column {row.column}" if row.column else "")
         if settings.on_bad_row == "fail":
-            raise ExportFailed(f"{where}: {row.reason}; on_bad_row is fail")
+            raise ExportFailed(
+                f"{where}: {row.reason}; on_bad_row is fail, and divert writes such rows to rejected_rows"
+            )
         if self.rejected == settings.rejected_rows_limit:
             raise ExportFailed(
                 f"more than {settings.rejected_rows_limit} rows were rejected, the last, {where}, because: "

@@ -16,7 +16,7 @@ SNAPSHOT_AGE = timedelta(days=1)
 
 LOST = (
     "the process that was about to trigger this job ended before the vendor's answer, so whether it runs "
-    "there is not known; the window is exported anew"
+    "there is not known"
 )
 
 

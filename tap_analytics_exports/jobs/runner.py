@@ -173,7 +173,7 @@ class Runner:
             if remote.once and adopted:
                 raise _Retry(
                     "an earlier run asked for this job's file, which is not here, and the vendor makes one "
-                    "for each request; the window is exported anew",
+                    "for each request",
                     part,
                 )
             path = folder / f"{job.parts.index(part)}-{len(files)}"

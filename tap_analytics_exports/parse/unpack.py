@@ -90,7 +90,10 @@ class Gzip:
             if self._member.needs_input and not self._member.eof:
                 self._input = self._source.read(_INPUT)
                 if not self._input:
-                    raise ExportFailed("the file is cut: its gzip stream ends before its trailer")
+                    raise ExportFailed(
+                        "the file is cut: its gzip stream ends before its trailer; the next run asks for "
+                        "another, and if that goes on, ask the vendor"
+                    )
         return b"".join(parts)
 
     def _next_member(self) -> bool:
