@@ -114,6 +114,7 @@ class Extraction:
         self._places = Places(settings)
         self._events = self._run()
         self._failed: list[Job] = []
+        self._refused: set[tuple[str, str]] = set()  # what was said, by stream
         self._known: dict[str, set[str]] = {}  # the columns of which each stream's consumer knows
         self._read: set[str] = set()  # the streams of which there was a file
 
@@ -316,8 +317,11 @@ class Extraction:
         if job.error is None:
             logger.info("%s: %s", job, status_of(job))
         elif job is job.planned.job and not job.planned.over:
-            logger.error("%s", job.error)
-            self._failed.append(job)
+            why = export.name, (job.error or "").removeprefix(f"{job}: ")
+            if not job.refused or why not in self._refused:  # one line does for all windows of a stream
+                logger.error("%s", job.error)
+                self._failed.append(job)
+            self._refused.add(why)
         else:
             logger.warning("%s; it is exported anew", job.error)
         if not job.refused and (job.submitted_at or job.sent or job.error is None):

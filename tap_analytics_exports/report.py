@@ -134,7 +134,9 @@ class Report:
         """Say from when to when a job was at each stage, as far as it was within this run."""
         ends = (job.submitted_at, job.ready_at, job.downloaded_at, job.writing_at, job.finished_at)
         start = job.planned_at
-        for stage, end in zip(_STAGES, ends, strict=True):
+        for i, (stage, end) in enumerate(zip(_STAGES, ends, strict=True)):
+            if end is None and any(ends[i + 1 :]) and job.writing_at:
+                continue  # which an earlier run did
             until = end or job.finished_at or self.ended
             if until > start:
                 yield stage, (start, until)

@@ -247,6 +247,11 @@ def test_the_page_tells_of_each_job_how_long_it_was_at_each_stage():
     assert "2 rows rejected, the first because: row 3 of b.csv: too few fields" in page
 
 
+def test_what_an_earlier_run_had_fetched_only_waits_for_its_turn():
+    page = report(job(resumed=True, submitted_at=after(-60), ready_at=None, downloaded_at=None))
+    assert 'aria-label="here, waiting for its turn 7 s; writing 1 s"' in page
+
+
 def test_a_run_of_nothing_has_a_page_too():
     assert "There was nothing to export." in report()
 
