@@ -34,9 +34,9 @@ from tap_analytics_exports.events import (
     Stream,
 )
 from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream, Span, Wanted
+from tap_analytics_exports.jobs.folders import Folders
 from tap_analytics_exports.jobs.job import Job, Outcome, PlannedWindow, now
 from tap_analytics_exports.jobs.ledger import headers_in
-from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.jobs.status import JobStatus, status_of
 from tap_analytics_exports.parse import BadRow
@@ -111,7 +111,7 @@ class Extraction:
             settings = msgspec.structs.replace(settings, ledger="")  # of jobs, and there are none
         self._wanted = {name: Wanted() for name in self._chosen(streams)}
         self._jobs = Jobs(self.providers, settings, stop, None if replay else self._archive)
-        self._places = Places(settings)
+        self._folders = Folders(settings)
         self._events = self._run()
         self._failed: list[Job] = []
         self._refused: set[tuple[str, str]] = set()  # what was said, by stream
@@ -138,7 +138,7 @@ class Extraction:
 
     def discover(self) -> dict[str, Stream]:
         """Tell `streams` with the columns, too, that only files had so far, as the ledger remembers them."""
-        folders = {export.name: self._places.folder(export.key) for export in self._exports}
+        folders = {export.name: self._folders.folder(export.key) for export in self._exports}
         return self._streams(
             {export.name: export.columns_with(headers_in(folders[export.name])) for export in self._exports}
         )
@@ -174,7 +174,7 @@ class Extraction:
         self._jobs.close(seconds)
         with suppress(ValueError):  # it is being iterated, by another thread, and ends by itself
             self._events.close()
-        self._places.close()
+        self._folders.close()
 
     def log_out(self, seconds: float = LOG_OUT_SECONDS) -> None:
         """End the sessions with the vendors, a matter of courtesy that nobody waits long for."""
@@ -210,14 +210,14 @@ class Extraction:
 
         Nothing is asked of a vendor but what `streams` needs, and a run that goes on is not disturbed.
         """
-        return planned(self._exports, self._places, self._end())
+        return planned(self._exports, self._folders, self._end())
 
     def sample(self) -> Iterator[Sample]:
         """Export the last whole window of each stream, or a snapshot, and say what its columns look like.
 
         Nothing is written and no bookmark moves; the next run goes on with these jobs, which the ledger has.
         """
-        return sample(self._exports, self._jobs, self._places, self._end())
+        return sample(self._exports, self._jobs, self._folders, self._end())
 
     # The run
 
@@ -258,7 +258,7 @@ class Extraction:
         end = self._end()
         windows, told = {}, {}
         for export in self._exports:
-            ledger = self._places.ledger(export.key, str(export))
+            ledger = self._folders.ledger(export.key, str(export))
             windows[export.name], told[export.name] = export.plan(end, ledger, self._jobs.tell)
         for name, each in windows.items():
             self._jobs.plan(each, told[name])

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from tap_analytics_exports.exports import ExportStream
 from tap_analytics_exports.jobs.entries import Entry
+from tap_analytics_exports.jobs.folders import Folders
 from tap_analytics_exports.jobs.ledger import peek
-from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.reconcile import Reconciled
 from tap_analytics_exports.providers.base import Request
 from tap_analytics_exports.redaction import clean
@@ -41,15 +41,15 @@ class PlannedJob:
     submitted_at: datetime | None = None
 
 
-def planned(exports: Iterable[ExportStream], places: Places, end: datetime) -> list[PlannedJob]:
+def planned(exports: Iterable[ExportStream], folders: Folders, end: datetime) -> list[PlannedJob]:
     """Say which jobs a run would have, in their order; changes nothing.
 
     Args:
         exports: The exports of the run.
-        places: Where their ledgers are.
+        folders: Where their ledgers are.
         end: The exclusive end of the run, in UTC.
     """
-    return [job for export in exports for job in _planned(export, end, peek(places.folder(export.key)))]
+    return [job for export in exports for job in _planned(export, end, peek(folders.folder(export.key)))]
 
 
 def _planned(export: ExportStream, end: datetime, remembered: Iterable[Entry]) -> Iterator[PlannedJob]:

@@ -90,12 +90,12 @@ def _decoded(reading: Reading) -> Reading:
 
 def _unescaped(escape: str) -> str:
     """What one escape means."""
-    sign, kind = escape[0], escape[1]
-    if sign == "&":
+    character, kind = escape[0], escape[1]
+    if character == "&":
         return html.unescape(escape)
-    if sign == "\\" and len(escape) == len(r"\n"):
+    if character == "\\" and len(escape) == len(r"\n"):
         return _CONTROL.get(kind, kind)
-    if sign == "%" or kind == "x":
+    if character == "%" or kind == "x":
         return _decode(bytes.fromhex(escape.translate(_MARKS)))
     if kind == "U" or escape.startswith("\\u{"):
         return chr(min(int(escape.translate(_MARKS), 16), sys.maxunicode))
@@ -145,14 +145,14 @@ def _from_base64(reading: Reading, runs: Sequence[re.Match[str]], skipped: int) 
         length += len(data) + len(_GAP)
 
     @cache
-    def places(number: int) -> list[int]:
+    def positions(number: int) -> list[int]:
         run = runs[number]
         return [i for i in range(*run.span()) if not reading.text[i].isspace()][skipped:]
 
     def where(at: int, bits: int) -> int:
         """Where the letter is that holds a bit of a byte."""
         number = bisect_right(starts, at) - 1
-        return places(number)[min((8 * (at - starts[number]) + bits) // 6, len(places(number)) - 1)]
+        return positions(number)[min((8 * (at - starts[number]) + bits) // 6, len(positions(number)) - 1)]
 
     return Reading(
         _GAP.join(pieces), lambda start, end: reading.origin(where(start, 0), where(end - 1, 7) + 1)

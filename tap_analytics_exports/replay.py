@@ -142,11 +142,11 @@ class Replayed(Provider[Any, Any]):
         exports = self._exports[stream]
         window = request.window
         folder = self._snapshots[stream] if window is None else window_folder(window)
-        places = [f"{stream}/{folder}/{export_id}" for export_id in exports[folder]]
-        found = {place: self._archive.manifest(place) for place in places}
-        place = max(found, key=lambda place: found[place].archived_at)
-        self._manifests[place] = found[place]
-        return {"archived": place}
+        folders = [f"{stream}/{folder}/{export_id}" for export_id in exports[folder]]
+        found = {folder: self._archive.manifest(folder) for folder in folders}
+        folder = max(found, key=lambda folder: found[folder].archived_at)
+        self._manifests[folder] = found[folder]
+        return {"archived": folder}
 
     def poll(self, request: Request[Any], handle: Handle) -> JobState:
         """See whether it had files."""
@@ -154,23 +154,23 @@ class Replayed(Provider[Any, Any]):
 
     def files(self, request: Request[Any], handle: Handle) -> Sequence[RemoteFile]:
         """The files, which have to be what the manifest says."""
-        place = handle["archived"]
-        manifest = self._manifests[place]
+        folder = handle["archived"]
+        manifest = self._manifests[folder]
         form = self.dialect(request.export).format
         if manifest.provider != self.name or manifest.format != form:
             raise ExportFailed(
-                f"archive_url: {place} is a file of {manifest.provider} in the format {manifest.format}, and "
-                f"the settings say {self.name} and {form}; set the export's `format` as it was"
+                f"archive_url: {folder} is a file of {manifest.provider} in the format {manifest.format}, "
+                f"and the settings say {self.name} and {form}; set the export's `format` as it was"
             )
         same = manifest.identity == identity_hash(self, request.export)
         if not same and request.export.name not in self._warned:
             self._warned.add(request.export.name)
             logger.warning(
                 "%s, stream %s: %s was exported with another account or other settings of the export than "
-                "those of now", self.name, request.export.name, place,
+                "those of now", self.name, request.export.name, folder,
             )  # fmt: skip
         return [
-            RemoteFile(file.name, partial(self._open, f"{place}/{file.file}", file), file.size, file.rows)
+            RemoteFile(file.name, partial(self._open, f"{folder}/{file.file}", file), file.size, file.rows)
             for file in manifest.files
         ]
 

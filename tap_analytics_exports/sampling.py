@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from tap_analytics_exports.errors import ExportFailed
 from tap_analytics_exports.exports import ExportStream
+from tap_analytics_exports.jobs.folders import Folders
 from tap_analytics_exports.jobs.job import Job, Outcome
-from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.redaction import clean_data
 from tap_analytics_exports.settings import Column, ColumnKind
@@ -65,18 +65,18 @@ class Sample:
     problem: str | None = None
 
 
-def sample(exports: Iterable[ExportStream], jobs: Jobs, places: Places, end: datetime) -> Iterator[Sample]:
+def sample(exports: Iterable[ExportStream], jobs: Jobs, folders: Folders, end: datetime) -> Iterator[Sample]:
     """Export a window of each stream, and look at its columns.
 
     Args:
         exports: The exports.
         jobs: Carries their jobs out.
-        places: Where their ledgers are.
+        folders: Where their ledgers are.
         end: The exclusive end of a run, in UTC.
     """
     windows = []
     for export in exports:
-        window = export.sample(end, places.ledger(export.key, str(export)), jobs.tell)
+        window = export.sample(end, folders.ledger(export.key, str(export)), jobs.tell)
         jobs.plan([window])
         windows.append((export, window))
     jobs.start()

@@ -122,7 +122,7 @@ class Grid:
         yield following
 
     def _midnight(self, day: date) -> datetime:
-        """The first moment of a local day, in UTC, also where clocks skip midnight or pass it twice."""
+        """The beginning of a local day, in UTC, also where clocks skip midnight or pass it twice."""
         return datetime.combine(day, time.min, self.zone).astimezone(UTC)
 
 

@@ -16,6 +16,8 @@ import pytest
 from hypothesis import settings
 from services import Sandbox
 
+from tap_analytics_exports import redaction
+
 # No test asserts a time, and a machine may be loaded.
 settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
@@ -107,6 +109,12 @@ def run_tap(config: dict[str, Any], *args: str, timeout: float = 60, **how: Any)
         runs = not args or args[0] in ("--backfill", "--replay", "--streams")
         lines = stdout.splitlines() if runs else []
         return Result(process.returncode, [json.loads(line) for line in lines], stderr, stdout)
+
+
+@pytest.fixture(autouse=True)
+def _own_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no secret of one test be one of the next, where it may be a word of what is said."""
+    monkeypatch.setattr(redaction, "_known", redaction._Known())
 
 
 @pytest.fixture(scope="session")

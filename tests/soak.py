@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import os
+import re
 import select
 import shutil
 import signal
@@ -561,12 +562,15 @@ def _hour() -> int:
     return int(time.time() // 3600)
 
 
+_UNKNOWN = re.compile("whether it runs there is not known|an earlier run asked for this job's file")
+
+
 def _told(run: Run) -> int:
     """How many jobs a run says to be of an unknown fate."""
     return sum(
         message["type"] == "RECORD"
         and message["stream"] == "export_runs"
-        and "exported anew" in (message["record"]["error"] or "")
+        and _UNKNOWN.search(message["record"]["error"] or "") is not None
         for message in run.messages
     )
 

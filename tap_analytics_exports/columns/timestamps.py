@@ -75,7 +75,7 @@ def timestamps(text: pl.Series, form: str | None, zone: str, *, truncate: bool =
 
 
 Shape = tuple[str, bool, str]
-"""How timestamps are written: the sign before the time, whether there are fractions, and what ends them."""
+"""How timestamps are written: what is before the time, whether there are fractions, and what ends them."""
 
 
 def usual_shape(text: pl.Series) -> Shape | None:
@@ -128,12 +128,13 @@ def _clock(fields: pl.DataFrame, *, truncate: bool) -> pl.Series:
         parts[0] = (pl.col("I").cast(pl.Int8) % 12 + 12 * afternoon.cast(pl.Int8)).cast(pl.String)
     time = pl.concat_str(*(part.str.zfill(2) for part in parts), separator=":")
     fraction = (pl.col("f").fill_null("0") if "f" in found else pl.lit("0")).str.pad_end(6, "0")
-    moment = pl.concat_str(_iso_date(fields), time, separator="T").str.to_datetime(
+    timestamp = pl.concat_str(_iso_date(fields), time, separator="T").str.to_datetime(
         "%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us"
     ) + pl.duration(microseconds=fraction.str.head(6).cast(pl.Int64))
     if truncate:
-        return fields.select(moment=moment)["moment"]
-    return fields.select(moment=pl.when(fraction.str.contains("^[0-9]{6}0*$")).then(moment))["moment"]
+        return fields.select(timestamp=timestamp)["timestamp"]
+    whole = fraction.str.contains("^[0-9]{6}0*$")
+    return fields.select(timestamp=pl.when(whole).then(timestamp))["timestamp"]
 
 
 def _epochs(text: pl.Series, digits: int, *, truncate: bool) -> pl.Series:
@@ -144,7 +145,7 @@ def _epochs(text: pl.Series, digits: int, *, truncate: bool) -> pl.Series:
     micros = pl.when(pl.col("sign") == "-").then(-micros).otherwise(micros)
     exact = pl.lit(value=True) if truncate else rest.str.contains(f"^[0-9]{{{digits}}}0*$")
     found = pl.when(exact & micros.is_between(_FIRST_MICROS, _END_MICROS)).then(micros)
-    return fields.select(moment=found.cast(pl.Datetime("us", "UTC")))["moment"]
+    return fields.select(timestamp=found.cast(pl.Datetime("us", "UTC")))["timestamp"]
 
 
 def _offset(text: pl.Series) -> pl.Series:
@@ -157,12 +158,12 @@ def _offset(text: pl.Series) -> pl.Series:
 
 def _local(local: pl.Series, zone: str) -> pl.Series:
     """In UTC, what calendar and clock show in a zone."""
-    moments = pl.select(_in_utc(pl.lit(local), zone)).to_series()
+    timestamps = pl.select(_in_utc(pl.lit(local), zone)).to_series()
     far = local.filter(local >= _TIME_ZONE_TABLES_END).unique()
     if zone == "UTC" or not len(far):
-        return moments
+        return timestamps
     exact = pl.Series([_far(each, ZoneInfo(zone)) for each in far], dtype=pl.Datetime("us", "UTC"))
-    return moments.zip_with(
+    return timestamps.zip_with(
         (local < _TIME_ZONE_TABLES_END).fill_null(value=True),
         local.replace_strict(far, exact, default=None, return_dtype=pl.Datetime("us", "UTC")),
     )
@@ -170,21 +171,21 @@ def _local(local: pl.Series, zone: str) -> pl.Series:
 
 def _in_utc(local: pl.Expr, zone: str) -> pl.Expr:
     """The same, as far as polars knows the zone."""
-    moments = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
-    return moments.dt.convert_time_zone("UTC")
+    timestamps = local.dt.replace_time_zone(zone, ambiguous="earliest", non_existent="null")
+    return timestamps.dt.convert_time_zone("UTC")
 
 
 def _far(local: datetime, zone: ZoneInfo) -> datetime | None:
     try:
-        moment = local.replace(tzinfo=zone).astimezone(UTC)
-        return moment if moment.astimezone(zone).replace(tzinfo=None) == local else None
+        timestamp = local.replace(tzinfo=zone).astimezone(UTC)
+        return timestamp if timestamp.astimezone(zone).replace(tzinfo=None) == local else None
     except OverflowError:
         return None
 
 
-def _within(moments: pl.Series) -> pl.Series:
+def _within(timestamps: pl.Series) -> pl.Series:
     """Without those outside of the years 1 to 9999, which Singer's consumers can't hold."""
-    return _where(moments.is_between(_FIRST, _END), moments)
+    return _where(timestamps.is_between(_FIRST, _END), timestamps)
 
 
 def _where(condition: pl.Series, values: pl.Series) -> pl.Series:

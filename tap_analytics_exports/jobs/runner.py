@@ -254,7 +254,7 @@ class Runner:
                     raise
                 trouble: Unreachable | Busy = error
             except Busy as error:
-                logger.info("%s: waits for its place: %s", job, error)
+                logger.info("%s: waits for its turn: %s", job, error)
                 trouble = error
             self._wait(max(next(waits), trouble.after or 0.0), deadline, trouble, "it could not be triggered")
 

@@ -76,7 +76,7 @@ class BadRow:
     """A row that can't be emitted.
 
     Attributes:
-        row_number: Its place among the file's data rows, from 1.
+        row_number: Its number among the file's data rows, from 1.
         raw: Its text.
         reason: What is wrong, in words.
         column: The property that doesn't fit, if it is one alone.
@@ -95,7 +95,7 @@ class TextFrame:
     Attributes:
         header: The file's own words for its columns; they may repeat or be empty. Later frames may have more.
         rows: Columns of text named "0", "1", … by their position in the header, null where a field is
-            empty, and `ROW_NUMBER` (Int64): the place among the file's data rows, from 1, bad ones counted.
+            empty, and `ROW_NUMBER` (Int64): the number among the file's data rows, from 1, bad ones counted.
         bad: Rows that are malformed as rows. They are not in `rows`.
         objects: Of a JSON file, the source of each row, by its number; see `json.sources`.
         dated: Dates may also come from cells that are dates, as ISO 8601, whatever a column's `format` says.

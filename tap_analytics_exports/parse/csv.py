@@ -2,7 +2,7 @@
 
 The file is cut into blocks of whole records here, and pyarrow parses each block by itself: so the number of
 every row is known, a record may be longer than a block, and a quote that is never closed is noticed. In a
-block of UTF-8 whose quotes are where RFC 4180 has them, the place of a record's end follows from counting
+block of UTF-8 whose quotes are where RFC 4180 has them, the position of a record's end follows from counting
 quotes; any other block is walked through record by record.
 """
 
@@ -225,12 +225,12 @@ class _Reader:
 
     def _fields(self, text: str) -> tuple[str, ...]:
         """The fields of a header, to one more than there may be."""
-        sign = re.escape(self._delimiter)
+        character = re.escape(self._delimiter)
         # The csv module refuses long fields, so it is not asked.
         pattern = (
-            rf'(?:^|{sign})("(?:[^"]|"")*"|[^{sign}]*)'
+            rf'(?:^|{character})("(?:[^"]|"")*"|[^{character}]*)'
             if self._dialect.quote
-            else rf"(?:^|{sign})([^{sign}]*)"
+            else rf"(?:^|{character})([^{character}]*)"
         )
         found = (each[1] for each in islice(re.finditer(pattern, text), MOST_COLUMNS + 1))
         if not self._dialect.quote:
@@ -269,14 +269,14 @@ class _Reader:
         if self._final and quotes % 2 == 0:
             return self._end
         # A carriage return counts where there is no line feed; one at the very end may belong to a pair.
-        for sign, last in ((b"\n", self._end), (b"\r", self._end - 1)):
+        for character, last in ((b"\n", self._end), (b"\r", self._end - 1)):
             end = last
             before = quotes - self._buffer.count(b'"', end, self._end)
-            while (place := self._buffer.rfind(sign, self._start, end)) >= 0:
-                before -= self._buffer.count(b'"', place, end)
+            while (index := self._buffer.rfind(character, self._start, end)) >= 0:
+                before -= self._buffer.count(b'"', index, end)
                 if before % 2 == 0 or not self._dialect.quote:
-                    return place + 1
-                end = self._buffer.rfind(b'"', self._start, place)  # all that is behind it is in its field
+                    return index + 1
+                end = self._buffer.rfind(b'"', self._start, index)  # all that is behind it is in its field
                 before -= 1
         return self._start
 
@@ -318,8 +318,8 @@ class _Reader:
         total = rows.height + len(invalid) + len(malformed)
         first = self._rows + 1
         numbers = pl.int_range(first, first + total, dtype=pl.Int64, eager=True).alias(ROW_NUMBER)
-        bad = [BadRow(numbers[each.place], each.raw, each.reason) for each in malformed]
-        numbers = _without(numbers, [each.place for each in malformed])
+        bad = [BadRow(numbers[each.position], each.raw, each.reason) for each in malformed]
+        numbers = _without(numbers, [each.position for each in malformed])
         width = self._width
         bad += [
             BadRow(
@@ -328,7 +328,7 @@ class _Reader:
             for row in invalid
         ]
         rows = rows.hstack([_without(numbers, [row.number - 1 for row in invalid])])
-        bad += [BadRow(rows[ROW_NUMBER][place], self._header_text, "the header again") for place in again]
+        bad += [BadRow(rows[ROW_NUMBER][index], self._header_text, "the header again") for index in again]
         if again:
             rows = rows.filter(~pl.int_range(rows.height, eager=True).is_in(again))
         self._rows += total
@@ -389,7 +389,7 @@ class _Reader:
         return self._fields(row.text.removeprefix(MARK_CHARACTER)) not in (self._header, (*self._header, ""))
 
     def _headers(self, rows: pl.DataFrame) -> list[int]:
-        """The places of rows that are equal to the header, as where pages or files were put together."""
+        """The indices of rows that are equal to the header, as where pages or files were put together."""
         assert self._header is not None
         words = [*self._header, ""][: self._width]
         column = rows.to_series(0)
@@ -437,7 +437,7 @@ class _Reader:
         return pl.DataFrame(table.cast(pa.schema([(name, pa.string_view()) for name in names]))), invalid
 
 
-def _without(numbers: pl.Series, places: Sequence[int]) -> pl.Series:
-    if not places:
+def _without(numbers: pl.Series, indices: Sequence[int]) -> pl.Series:
+    if not indices:
         return numbers
-    return numbers.filter(~pl.int_range(len(numbers), eager=True).is_in(list(places)))
+    return numbers.filter(~pl.int_range(len(numbers), eager=True).is_in(list(indices)))

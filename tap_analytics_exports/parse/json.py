@@ -169,26 +169,26 @@ def elements(source: Bytes, encoding: str | None) -> Iterator[tuple[Any, str]]:
     """
     kinds.check_json(source.start, encoding)
     reader = _Reader(source, encoding)
-    sign = reader.sign()
-    if not sign:
+    character = reader.character()
+    if not character:
         raise ExportFailed("the file is empty: not even an empty JSON array, `[]`")
-    if sign != "[":
+    if character != "[":
         raise ExportFailed("the file is no JSON array of objects: it does not begin with a bracket")
     reader.at += 1
-    if reader.sign() == "]":
+    if reader.character() == "]":
         reader.at += 1
     else:
         while True:
             yield reader.element()
-            sign = reader.sign()
+            character = reader.character()
             reader.at += 1
-            if sign == "]":
+            if character == "]":
                 break
-            if not sign:
+            if not character:
                 raise NotWhole(CUT)
-            if sign != ",":
+            if character != ",":
                 raise reader.failed("a comma or the closing bracket is missing", reader.at - 1)
-    if reader.sign():
+    if reader.character():
         raise ExportFailed("the file has something behind the closing bracket of its JSON array")
 
 
@@ -214,7 +214,7 @@ class _Reader:
         self.text = ""
         self.at = 0
 
-    def sign(self) -> str:
+    def character(self) -> str:
         """What comes after any space; nothing: the end of the file."""
         while True:
             self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr] # matches always
@@ -224,7 +224,7 @@ class _Reader:
 
     def element(self) -> tuple[Any, str]:
         """The value that comes next, and its source."""
-        self.sign()
+        self.character()
         while True:
             self._twice = None
             try:

@@ -14,9 +14,9 @@ DELIMITER_LINE = re.compile(rb'"?sep=(.|[\x80-\xff]{2,4})"?', re.IGNORECASE | re
 
 
 class Malformed(NamedTuple):
-    """A record that is not well formed: its place among those of its block, from 0; see `BadRow`."""
+    """A record that is not well formed: its position among those of its block, from 0; see `BadRow`."""
 
-    place: int
+    position: int
     raw: str
     reason: str
 
@@ -42,7 +42,7 @@ def record_pattern(delimiter: str, quote: str) -> re.Pattern[bytes]:
     end = rb"(?P<end>\r\n|\r|\n|\Z)"
     if not quote:
         return re.compile(rb"[^\r\n]*+(?P<after>)(?P<later>)" + end)
-    sign = re.escape(delimiter.encode())
-    field = rb'(?:"(?:[^"]++|"")*+"(?P<after>[^%b\r\n]++)?+|(?!")[^%b\r\n]*+)' % (sign, sign)
-    rest = rb"(?:%b%b)*+" % (sign, field.replace(b"?P<after>", b"?P<later>"))
+    separator = re.escape(delimiter.encode())
+    field = rb'(?:"(?:[^"]++|"")*+"(?P<after>[^%b\r\n]++)?+|(?!")[^%b\r\n]*+)' % (separator, separator)
+    rest = rb"(?:%b%b)*+" % (separator, field.replace(b"?P<after>", b"?P<later>"))
     return re.compile(field + rest + end)

@@ -130,7 +130,7 @@ def handle(provider: str, kind: type[H], given: object) -> H:
 
 
 def segment(part: str | int) -> str:
-    """Quote an id for its place in a URL's path, out of which it can't lead."""
+    """Quote an id for a URL's path, out of which it can't lead."""
     text = quote(str(part), safe="", errors="replace")
     return text.replace(".", "%2E") if text in (".", "..") else text
 

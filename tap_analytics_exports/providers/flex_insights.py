@@ -270,7 +270,7 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
     def poll(self, request: Request[FlexExport], handle: Handle) -> JobState:
         """Ask for the result: 202 while it is computed, then 200 with the file, which is kept open.
 
-        A report may have a gigabyte, and a look that dropped the file would make the vendor send it twice.
+        A report may have a gigabyte, and a poll that dropped the file would make the vendor send it twice.
         """
         uri = self._uri_of(handle)
         response = self._http.ask("GET", uri, stream=True)
@@ -302,12 +302,12 @@ class FlexInsights(Provider[FlexSettings, FlexExport]):
             return Unknown(f"{answers.call(self._http, response)} with {kind[:80]} in place of the report")
 
     def files(self, request: Request[FlexExport], handle: Handle) -> Sequence[RemoteFile]:
-        """The one CSV file, from the answer that the look found if it is still open."""
+        """The one CSV file, from the answer that the poll found if it is still open."""
         uri = self._uri_of(handle)
         return [RemoteFile(f"report {request.export.report_id}", partial(self._transfer, uri))]
 
     def identity(self, export: FlexExport) -> Mapping[str, Any]:
-        """Which report, as whom; the zone too, as it makes a window's moments into days."""
+        """Which report, as whom; the zone too, as it makes a window's timestamps into days."""
         return {
             "base_url": self.settings.base_url,
             "workspace_id": self.settings.workspace_id,

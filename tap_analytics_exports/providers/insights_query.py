@@ -24,7 +24,7 @@ def query(
     """A query for the records of `[start, end)` (IntelePeer, "Submit Query").
 
     `timestamp` is printed with `$gte` and `$lte`, which are inclusive, so that a record at the end would come
-    with the next window too. Asking up to a second before would lose those in that second, should moments
+    with the next window too. Asking up to a second before would lose those in that second, should timestamps
     have a fraction. `$lt` is among the operators that the error message lists, and if it is refused here all
     the same, then a filter, where it is documented, leaves the end out.
     """
@@ -53,9 +53,9 @@ def by_event(event: str, filters: Mapping[str, Any]) -> Mapping[str, Any]:
     return filters
 
 
-def second(moment: datetime) -> str:
-    """A moment as the API reads it; a fraction of a second belongs to the window after (code 422-6)."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def second(timestamp: datetime) -> str:
+    """A timestamp as the API reads it; a fraction of a second belongs to the window after (code 422-6)."""
+    return timestamp.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def paths_in(status: str) -> list[str]:

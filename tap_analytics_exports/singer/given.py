@@ -73,11 +73,11 @@ class _Catalog(Struct):
     streams: list[_Entry]
 
 
-def configuration(places: Iterable[str], schema: Mapping[str, Any], prefix: str) -> Configuration:
+def configuration(sources: Iterable[str], schema: Mapping[str, Any], prefix: str) -> Configuration:
     """Read each `--config`, later ones over earlier ones.
 
     Args:
-        places: Names of files, or `ENV` for the environment and a `.env` file.
+        sources: Names of files, or `ENV` for the environment and a `.env` file.
         schema: JSON Schema of the settings.
         prefix: Of the environment's variables.
 
@@ -85,15 +85,15 @@ def configuration(places: Iterable[str], schema: Mapping[str, Any], prefix: str)
         SettingsError: One can't be read; what it holds is not shown, as it has secrets.
     """
     config: dict[str, Any] = {}
-    for place in places:
-        if place == "ENV":
+    for source in sources:
+        if source == "ENV":
             config |= _environment(schema, prefix)
             continue
         try:
-            with Path(place).open(encoding="utf-8-sig") as file:
+            with Path(source).open(encoding="utf-8-sig") as file:
                 config |= json_object(file, "config")
         except (OSError, ValueError) as error:
-            shown = "what is given" if place.lstrip().startswith("{") else place
+            shown = "what is given" if source.lstrip().startswith("{") else source
             why = getattr(error, "strerror", None) or "can't be read as UTF-8"
             raise SettingsError([f"config: {shown}: {why}; name a file that holds a JSON object"]) from None
     return Configuration(config)

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from tap_analytics_exports.errors import ExportFailed, Interrupted, TapError
+from tap_analytics_exports.jobs.folders import Folders
 from tap_analytics_exports.jobs.job import Job, PlannedWindow, now
 from tap_analytics_exports.jobs.ledger import Ledger
-from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.schedule import Jobs
 from tap_analytics_exports.providers.base import Request
 from tap_analytics_exports.redaction import clean_logger
@@ -120,10 +120,10 @@ def micro_batch(
 def committed(_asker: Asker, chosen: Chosen, jobs: Sequence[Given]) -> None:
     """Take note that a query's sink has the rows of some jobs."""
     provider = chosen.vendor().provider
-    places = Places(chosen.settings)
+    folders = Folders(chosen.settings)
     try:
         export = chosen.stream(provider)
-        ledger = places.ledger(export.key, str(export))
+        ledger = folders.ledger(export.key, str(export))
         ids = {job["export_id"] for job in jobs}
         for entry in ledger.entries():
             if entry.export_id not in ids or entry.written_at is not None:
@@ -136,7 +136,7 @@ def committed(_asker: Asker, chosen: Chosen, jobs: Sequence[Given]) -> None:
     except (TapError, Interrupted) as error:  # it is a courtesy, and no reason to end the query
         logger.warning("%s, stream %s: %s", chosen.name, chosen.export.name, error)
     finally:
-        places.close()
+        folders.close()
 
 
 def whole_windows(export: ExportSettings, since: datetime, until: datetime) -> Iterator[datetime]:
@@ -170,12 +170,12 @@ def ready(
     """Have windows triggered and awaited, up to the first that fails; the ledger is theirs meanwhile."""
     vendor = chosen.vendor()
     with vendor.turn:
-        places = Places(chosen.settings)
+        folders = Folders(chosen.settings)
         jobs = Jobs({chosen.name: vendor.provider}, chosen.settings, vendor.stop)
         try:
             with asker.waits_for(jobs):
                 export = chosen.stream(vendor.provider, since)
-                ledger = places.ledger(export.key, str(export))
+                ledger = folders.ledger(export.key, str(export))
                 windows, over = export.plan(end, ledger, jobs.tell)
                 for job in over:
                     _warn(job)
@@ -195,7 +195,7 @@ def ready(
                 vendor.stop.clear()
             else:
                 forget(vendor)
-            places.close()
+            folders.close()
 
 
 def _warn(job: Job) -> None:

@@ -13,9 +13,9 @@ from tap_analytics_exports import redaction
 from tap_analytics_exports.errors import ExportFailed, TapError
 from tap_analytics_exports.exports import EXPORT_ID, WINDOW_END, WINDOW_START, ExportStream
 from tap_analytics_exports.jobs.entries import entry_of_state
+from tap_analytics_exports.jobs.folders import Folders
 from tap_analytics_exports.jobs.job import Job, PlannedWindow
 from tap_analytics_exports.jobs.lanes import Lane
-from tap_analytics_exports.jobs.places import Places
 from tap_analytics_exports.jobs.runner import Runner
 from tap_analytics_exports.parse import ROW_NUMBER
 from tap_analytics_exports.providers.base import Request
@@ -48,10 +48,10 @@ def read(
     chosen = choose(settings, stream)
     vendor = chosen.vendor()
     # What a download leaves behind is of no use to anybody: another try may be another executor's.
-    places = Places(msgspec.structs.replace(chosen.settings, ledger=""))
+    folders = Folders(msgspec.structs.replace(chosen.settings, ledger=""))
     try:
         export = chosen.stream(vendor.provider, columns=columns)
-        window = _adopted(chosen, export, places, given)
+        window = _adopted(chosen, export, folders, given)
         runner = Runner(vendor.provider, Lane(chosen.settings.spool_limit), chosen.settings, vendor.stop)
         runner.run(window)
         while not window.job.ended and not given["handle"]:
@@ -68,10 +68,12 @@ def read(
         except ExportFailed as error:
             raise TapError(redaction.clean(f"{window.job}: {error}")) from None
     finally:
-        places.close()
+        folders.close()
 
 
-def _adopted(chosen: Chosen, export: ExportStream, places: Places, given: Mapping[str, Any]) -> PlannedWindow:
+def _adopted(
+    chosen: Chosen, export: ExportStream, folders: Folders, given: Mapping[str, Any]
+) -> PlannedWindow:
     """Go on with a job of the planner's, or begin one whose download is the job."""
     entry = entry_of_state(given)
     if entry is None:
@@ -79,7 +81,7 @@ def _adopted(chosen: Chosen, export: ExportStream, places: Places, given: Mappin
     window = entry.window and Window(*entry.window)
     request = Request(chosen.export, window, None, entry.request, entry.export_id)
     planned = PlannedWindow(
-        export.name, chosen.name, request, places.ledger(export.key, str(export)), lambda _: None
+        export.name, chosen.name, request, folders.ledger(export.key, str(export)), lambda _: None
     )
     if given["handle"]:
         planned.adopt(entry)

@@ -319,13 +319,13 @@ class Http:
         if self._auth and own:
             with _before_sending():
                 sent |= self._auth.headers()
-        place = f"{self.provider}: {method} {safe_url(url)}"
+        call = f"{self.provider}: {method} {safe_url(url)}"
         try:
             request = self._session.prepare_request(requests.Request(method, url, headers=sent, **how))
         except requests.exceptions.InvalidHeader:
             raise self._unfit() from None
         except (requests.RequestException, ValueError) as error:  # as where a Location is no URL
-            raise Unreachable(f"{place}: {type(error).__name__}", sent=False) from None
+            raise Unreachable(f"{call}: {type(error).__name__}", sent=False) from None
         if "params" not in how:
             # Byte for byte as the provider gave it, where requests would quote anew.
             request.url = _ascii(url.encode())
@@ -339,12 +339,12 @@ class Http:
             except UnicodeEncodeError:
                 raise self._unfit() from None
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-                raise failure(place, error, self._setting if own else None) from None
+                raise failure(call, error, self._setting if own else None) from None
             finally:
                 TERMS.reset(terms)
         if answer.status_code == 407:
             answer.close()
-            raise Hopeless(f"{place}: {proxy_refusal('407')}", sent=False)
+            raise Hopeless(f"{call}: {proxy_refusal('407')}", sent=False)
         return answer
 
     def _terms(self, *, stream: bool, answer_seconds: float, deadline: datetime | None) -> Terms:
@@ -417,6 +417,6 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
         return "", None, None
 
 
-def millis(moment: datetime) -> int:
+def millis(timestamp: datetime) -> int:
     """Milliseconds since 1970, which some providers count in."""
-    return math.floor(moment.timestamp() * 1000)
+    return math.floor(timestamp.timestamp() * 1000)

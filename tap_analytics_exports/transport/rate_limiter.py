@@ -17,7 +17,7 @@ _SLICE = 1.0
 class RateLimiter:
     """At most `per_minute` requests in every span of 60 seconds, over all threads.
 
-    A request counts from its leaving until 60 seconds after its answer began, for that is the latest moment
+    A request counts from its leaving until 60 seconds after its answer began, for that is the latest time
     at which it can have arrived: so the rate holds where the provider counts, however long the way there is.
     """
 

@@ -84,7 +84,7 @@ class SftpStore:
             self._check_base(sftp)
 
     def files(self, paths: Sequence[str]) -> list[RemoteFile]:
-        """The files, each at its place on the server."""
+        """The files, each at its path on the server."""
         found = []
         with self._channel() as sftp:
             for path in paths:

@@ -66,11 +66,11 @@ class LineOutput:
             sys.stdout.flush()
 
 
-def _end_of_lines(view: memoryview, place: int) -> int:
+def _end_of_lines(view: memoryview, index: int) -> int:
     """Find the first end of a line from an index on, behind its line break; hardly anything is copied."""
-    while place < len(view):
-        found = bytes(view[place : place + _LOOK]).find(b"\n")
+    while index < len(view):
+        found = bytes(view[index : index + _LOOK]).find(b"\n")
         if found >= 0:
-            return place + found + 1
-        place += _LOOK
+            return index + found + 1
+        index += _LOOK
     return len(view)

@@ -23,7 +23,7 @@ NAME = "tap-analytics-exports"
 logger = clean_logger(__name__)
 
 
-class Places:
+class Folders:
     """The folders of one run.
 
     Args:
@@ -72,8 +72,8 @@ class Places:
             return None
         try:
             # A spool for each ledger, for what a ledger does not know is removed from its spool.
-            place = hashlib.sha256(str(folder.parent.absolute()).encode()).hexdigest()[:12]
-            spool = _private(self._spool_parent / f"{NAME}-{place}")
+            which = hashlib.sha256(str(folder.parent.absolute()).encode()).hexdigest()[:12]
+            spool = _private(self._spool_parent / f"{NAME}-{which}")
             return Ledger(folder, spool / key)
         except OSError as error:
             logger.warning(
