@@ -23,7 +23,7 @@ import pyarrow as pa
 import pytest
 import vendor
 import xlsxwriter
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from invented import BAD, CHARACTERS, NULL, NULLS, Cell, Column, cells, columns
 from vendor import DAY, PROCESS, START, Fake
@@ -431,9 +431,15 @@ def test_csv(file, block, rows):
         check(file)
 
 
+def _grouped_by_dots(file):
+    """Whether 1.001 may be two numbers, where a file has numbers of its own: such a row is a bad one."""
+    return any(column.options.get("thousands") == "." for column in file.columns)
+
+
 @given(file=json_files(), block=st.sampled_from([7, 64, 1 << 20]), rows=st.sampled_from([2, 20_000]))
 @tried(0.33)
 def test_json(file, block, rows):
+    assume(not _grouped_by_dots(file))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_parser, "BLOCK", block)
         patch.setattr(json_parser, "FRAME_ROWS", rows)
@@ -443,4 +449,5 @@ def test_json(file, block, rows):
 @given(file=workbooks())
 @tried(0.07)
 def test_workbooks(file):
+    assume(not _grouped_by_dots(file))
     check(file)

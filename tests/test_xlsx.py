@@ -249,6 +249,14 @@ def test_a_date_that_is_another_by_its_columns_format_is_a_bad_row(tmp_path):
     assert [number for number, _ in bad] == [1, 2]
 
 
+def test_a_cell_that_is_a_number_is_that_one_however_texts_write_theirs(tmp_path):
+    table = [["x"], ["1.234,5"], [0.5], [1.001], ["2.000"], [7]]
+    (frame,) = frames(workbook(tmp_path / "book", table), XLSX)
+    typed, bad = cast(frame, Column("number", thousands=".", decimal=","))
+    assert typed == [1234.5, 0.5, 7.0]
+    assert [number for number, _ in bad] == [3, 4]  # each may be two numbers
+
+
 def cast(frame, kind):
     """The values of a frame of one column, and its bad rows."""
     caster = Columns(Export(name="x", columns={"x": kind}), style="snake_case", dictionary={})

@@ -77,6 +77,14 @@ def cast(
     if frame.dated:
         found = zip(texts, values, bound, strict=True)
         values = [_dated(text, value, each.column, timezone) for text, value, each in found]
+    if frame.dated or frame.objects is not None:  # whose numbers are written as computers write them
+        as_it_is = (
+            _values(rows, bound, timezone) if any(_is_grouped(each.column) for each in bound) else values
+        )
+        values = [
+            _either(value, other) if _is_grouped(each.column) else value
+            for value, other, each in zip(values, as_it_is, bound, strict=True)
+        ]
     there = {each.name for each in bound}
     missing = [key for key in primary_keys if key not in there]
     lost = _lost(bound, texts, values, rows[ROW_NUMBER], missing)
@@ -227,6 +235,19 @@ def _dated(text: pl.Series, values: pl.Series, column: Column, timezone: str) ->
     else:
         iso = timestamps.timestamps(text, None, column.timezone or timezone, truncate=column.truncate)
     return values.fill_null(iso).zip_with((values == iso).fill_null(value=True), values.clear(len(values)))
+
+
+def _is_grouped(column: Column) -> bool:
+    """Whether numbers are written otherwise than computers write them."""
+    return column.type in ("integer", "number", "decimal") and (
+        bool(column.thousands) or column.decimal != "."
+    )
+
+
+def _either(values: pl.Series, others: pl.Series) -> pl.Series:
+    """Values that were read in two ways; null where both have one and it is not the same."""
+    same = (values == others).fill_null(value=True)
+    return values.fill_null(others).zip_with(same, values.clear(len(values)))
 
 
 def _reason(culprit: Bound, seen: str | None) -> str:
